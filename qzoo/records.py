@@ -1,0 +1,247 @@
+"""What the stages hand on to each other and what a bundle keeps, as frozen dataclasses, and their JSON form.
+
+`encode` writes canonical JSON (sorted keys, shortest floats, UTF-8, one trailing newline), so that the same record
+has the same bytes; `decode` reads it back, strictly typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from qzoo.errors import IntegrityError
+from qzoo.spec import Decision, Precision, Preprocess, Recipe, Role
+
+T = TypeVar("T")
+Verified = Literal["passed", "planned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Runtime + hardware + version: what an engine is built for and must be loaded by.
+
+    `isa` names the instruction sets that decide the kernels ("avx512_vnni+bf16") or the GPU ("sm89"). `vnni` tells
+    whether 8-bit products accumulate without saturating; without it weights use 7 bits (range 63).
+    """
+
+    runtime: str
+    isa: str
+    version: str
+    vnni: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.runtime}/{self.isa}"
+
+    @property
+    def weight_max(self) -> int:
+        """The largest magnitude an int8 weight may have here."""
+        return 127 if self.vnni else 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Whether a backend works on this machine; if not, `reason` says why and what to do."""
+
+    works: bool
+    version: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a plugin came from: its name, its distribution and version (None: not installed), its file."""
+
+    plugin: str
+    module: str
+    origin: str
+    distribution: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerRange:
+    """One quantizer's calibrated range: amax (one value, or one per channel of `axis`), in the tensor's own units."""
+
+    role: Role
+    amax: tuple[float, ...]
+    axis: int | None
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationTable:
+    """Every quantizer's amax by module path, and what it was calibrated on."""
+
+    calibrator: str
+    samples: int
+    sample_list_sha256: str
+    ranges: dict[str, QuantizerRange]
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsRecord:
+    """Which float weights were used. `kind` "random" has no trained accuracy and can't be pushed."""
+
+    kind: Literal["shipped", "file", "hub", "random"]
+    ref: str
+    sha256: str
+    num_classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """An engine's input or output. `shape` leaves out the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """The sidecar `<engine>.json`: all that is needed to load, feed and read an engine without its plugin."""
+
+    model: str
+    precision: Precision
+    target: Target
+    sha256: str
+    size_bytes: int
+    config: dict[str, str]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    preprocess: Preprocess
+    decision: Decision
+    labels: tuple[str, ...]
+    max_batch: int
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Wall time of one call, in milliseconds, over `rounds` calls."""
+
+    median_ms: float
+    p95_ms: float
+    batch: int
+    threads: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Top-1: `fraction` = correct / total."""
+
+    correct: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        return self.correct / self.total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How close outputs are to a reference's, on held-out inputs, centred (qzoo.measure.fidelity)."""
+
+    cosine: float
+    sqnr_db: float
+    top1_agreement: float | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerError:
+    """SQNR in dB of one quantized layer's output, the layer alone quantized, against the float layer's."""
+
+    path: str
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was measured on the machine that built. Kept outside the bundle id; None where it can't be measured here."""
+
+    target: Target
+    verified: Verified
+    size_bytes: dict[Literal["float", "engine"], int | None]
+    latency: dict[str, Latency]  # by precision, the engine's own and its runtime's float ones
+    accuracy: dict[Literal["float", "engine"], Accuracy] | None
+    fidelity: Fidelity | None  # engine against the float model
+    engine_fidelity: Fidelity | None  # engine against its lowered graph
+    lowering_cost_db: float | None
+    data: str
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of a bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInputs:
+    """All that decides a bundle's bytes. The bundle id is the SHA-256 of its canonical JSON."""
+
+    model: str
+    plugin_version: str
+    plugin_source_sha256: str
+    recipe: Recipe
+    weights: WeightsRecord
+    sample_list_sha256: str
+    held_out_list_sha256: str
+    labels: tuple[str, ...]
+    target: Target
+    versions: dict[str, str]
+    seed: int
+
+    @property
+    def bundle_id(self) -> str:
+        return hashlib.sha256(encode(self)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """manifest.json: what went into a bundle, and the digest of every file but the manifest and the measurement."""
+
+    id: str
+    inputs: BuildInputs
+    provenance: Provenance
+    data: str
+    engine: str
+    files: dict[str, FileEntry]
+    schema: Literal[1] = 1
+
+
+def encode(record: object) -> bytes:
+    """Canonical JSON of a record, list or mapping: sorted keys, indented by two, one trailing newline."""
+    return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
+
+
+def decode(data: bytes, kind: type[T], source: str | Path = "JSON") -> T:
+    """Read a record back. Raises IntegrityError that names `source` where the text is not such a record."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise IntegrityError(f"{source} is not a valid {kind.__name__}: {error}; rebuild or fetch it again") from error
+
+
+def digest_of(data: bytes | Mapping[str, object] | tuple[object, ...] | list[object]) -> str:
+    """SHA-256 in hex of bytes, or of a value's canonical JSON."""
+    return hashlib.sha256(data if isinstance(data, bytes) else encode(data)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hex of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,251 @@
+"""What a plugin declares about a model: values only, no torch, nothing that is loaded or run.
+
+Every class is a frozen dataclass. `Recipe` and `Preprocess` travel in manifests, so they round-trip through JSON
+(`qzoo.records.encode` / `decode`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import translate
+from re import Match, escape, fullmatch
+from typing import Literal
+
+from qzoo.errors import SpecError, UsageError
+
+Role = Literal["input", "weight", "skip", "branch", "output"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int8+fp16"]
+Placement = Literal["auto", "manual"]
+Decision = Literal["argmax", "softmax-sum"]
+
+ROLES: tuple[Role, ...] = ("input", "weight", "skip", "branch", "output")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8+fp16")
+PLACEMENTS: tuple[Placement, ...] = ("auto", "manual")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How an image becomes an input tensor: convert, resize the shorter side, centre-crop, scale to [0, 1], normalize.
+
+    `mean` and `std` have one value per channel, in the units of a [0, 1] image. Applied by `qzoo.data.preprocess`.
+    """
+
+    mode: Literal["RGB", "L"] = "RGB"
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        channels = {"RGB": 3, "L": 1}[self.mode]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise SpecError(f"preprocess: mode {self.mode} needs {channels} means and stds, got {self.mean}, {self.std}")
+        if not 0 < self.crop <= self.resize:
+            raise SpecError(f"preprocess: need 0 < crop <= resize, got crop {self.crop}, resize {self.resize}")
+        if min(self.std) <= 0:
+            raise SpecError(f"preprocess: every std must be > 0, got {self.std}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """One input of a model. `shape` leaves out the batch: (C, H, W). The batch is symbolic, named N."""
+
+    name: str = "input"
+    shape: tuple[int, ...]
+    dtype: Literal["float32"] = "float32"
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """Modules that become one kernel: `conv`, its `bn`, and the activation that follows.
+
+    The paths may hold `*`, which stands for one or more characters and binds the same text in every path:
+    `Fusion("layer*.*.conv1", "layer*.*.bn1", "layer*.*.relu1")`. A pattern that matches nothing is an error.
+    """
+
+    conv: str
+    bn: str
+    act: str | None = None
+
+    def bind(self, paths: Iterable[str]) -> list[tuple[str, str, str | None]]:
+        """The concrete (conv, bn, act) paths among a network's module paths, in the network's order."""
+        known = list(paths)
+        found = []
+        for path in known:
+            match = match_path(self.conv, path)
+            if match is None:
+                continue
+            bn, act = fill(self.bn, match), fill(self.act, match) if self.act else None
+            missing = [p for p in (bn, act) if p is not None and p not in known]
+            if missing:
+                raise SpecError(f"fusion {self}: {path} matches, but there is no module {missing[0]}")
+            found.append((path, bn, act))
+        if not found:
+            raise SpecError(f"fusion pattern {self.conv!r} matches no module; check the paths with `qzoo info MODEL`")
+        return found
+
+
+def match_path(pattern: str, path: str) -> Match[str] | None:
+    """Match a module path against a pattern in which each `*` stands for characters other than a dot."""
+    return fullmatch("([^.]+)".join(escape(part) for part in pattern.split("*")), path)
+
+
+def fill(pattern: str, match: Match[str]) -> str:
+    """Put what each `*` of another pattern matched into this one, left to right."""
+    parts, groups = pattern.split("*"), match.groups()
+    if len(parts) - 1 > len(groups):
+        raise SpecError(f"pattern {pattern!r} has more '*' than the pattern of its conv")
+    return "".join(part + (groups[i] if i < len(parts) - 1 else "") for i, part in enumerate(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class QuantSwap:
+    """Replace modules by quantized ones.
+
+    Exactly one of `path` (a pattern as in `Fusion`) and `type` ("torch.nn.Conv2d") selects them. `to` names the
+    quantized class, "qzoo.quant.modules:QuantAdd"; it is made by its `from_float(module, weight_axis)` class method.
+    """
+
+    to: str
+    path: str | None = None
+    type: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.type is None):
+            raise SpecError(f"quant swap to {self.to}: give exactly one of path and type")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSource:
+    """Where trained float weights come from.
+
+    kind "shipped": `ref` is a name in weights/weights.toml. kind "torchvision": `ref` is a torchvision weights enum,
+    "ResNet50_Weights.IMAGENET1K_V2". kind "url": `ref` is an https address of a .pth or .safetensors file, `sha256`
+    (a prefix of at least 8 hex digits) its digest.
+    """
+
+    kind: Literal["shipped", "torchvision", "url"]
+    ref: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProfile:
+    """The batch sizes an engine accepts, and the one it is tuned for: min <= opt <= max."""
+
+    min: int = 1
+    opt: int = 1
+    max: int = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise UsageError(f"batch profile needs 1 <= min <= opt <= max, got {self.min}:{self.opt}:{self.max}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerances:
+    """What an engine may lose. `*_sqnr_db` are centred SQNRs in dB, `*_top1` fractions, `max_drop` accuracy points."""
+
+    engine_sqnr_db: float = 35.0  # engine against its lowered graph
+    engine_top1: float = 0.995
+    lowering_sqnr_db: float = 0.5  # what lowering may cost, in dB of SQNR to the float model
+    max_drop: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is deployed on one target. Frozen, versioned (`schema`), round-trips through JSON."""
+
+    target: str
+    precision: Precision
+    roles: tuple[Role, ...] = ("input", "weight", "skip", "branch")
+    calibrator: str = "percentile:99.99"
+    per_channel: bool = True
+    placement: Placement = "manual"
+    batch: BatchProfile = BatchProfile()
+    keep_float: tuple[str, ...] = ()
+    tolerances: Tolerances = Tolerances()
+    schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        for value, allowed in ((self.precision, PRECISIONS), (self.placement, PLACEMENTS)):
+            if value not in allowed:
+                raise UsageError(f"recipe: {value!r} is not one of {', '.join(allowed)}")
+        for role in self.roles:
+            if role not in ROLES:
+                raise UsageError(f"recipe: role {role!r} is not one of {', '.join(ROLES)}")
+
+    @property
+    def quantized(self) -> bool:
+        return self.precision in ("int8", "int8+fp16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model of the zoo.
+
+    `builder` is a string, "qzoo_resnet.model:resnet50", of a callable `(num_classes: int) -> torch.nn.Module`, so that
+    listing a model imports no torch. `head` is the path of the module whose weight's first axis is the class count
+    (it is how the count is read off a checkpoint). `labels` names what the classes are: "imagenet-1k" or a tuple.
+    `auto` quantization (`--placement auto`) ignores `swaps` and replaces modules by type only.
+    """
+
+    name: str
+    summary: str
+    builder: str
+    version: str
+    input: InputSpec
+    num_classes: int
+    head: str
+    outputs: tuple[str, ...] = ("logits",)
+    decision: Decision = "argmax"
+    fusions: tuple[Fusion, ...] = ()
+    swaps: tuple[QuantSwap, ...] = ()
+    keep_float: tuple[str, ...] = ()
+    weights: tuple[WeightSource, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    data: str = "photos"
+    placement: Literal["declared", "derived"] = "declared"
+    builder_args: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not fullmatch(r"[a-z0-9][a-z0-9._/-]*", self.name):
+            raise SpecError(f"model name {self.name!r}: use lowercase letters, digits and . _ - /")
+        if ":" not in self.builder:
+            raise SpecError(f"{self.name}: builder {self.builder!r} is not of the form 'package.module:callable'")
+        pairs = [(r.target, r.precision) for r in self.recipes]
+        if len(set(pairs)) != len(pairs):
+            raise SpecError(f"{self.name}: two recipes for the same target and precision: {pairs}")
+
+    def recipe(self, target: str, precision: Precision, roles: tuple[Role, ...]) -> Recipe:
+        """The declared recipe for a target and precision, else a default one with the target's own `roles`."""
+        for recipe in self.recipes:
+            if (recipe.target, recipe.precision) == (target, precision):
+                return recipe
+        return Recipe(target=target, precision=precision, roles=roles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFamily:
+    """Many models of one library. `names` lists them cheaply; `resolve(name)` is called only for a chosen one.
+
+    A family's models are called `<prefix>/<name>`.
+    """
+
+    prefix: str
+    summary: str
+    names: Callable[[], Iterable[str]]
+    resolve: Callable[[str], ModelSpec]
+
+
+def with_overrides(recipe: Recipe, **changes: object) -> Recipe:
+    """A copy of the recipe with every change that is not None."""
+    return replace(recipe, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
+
+
+def matches_any(path: str, globs: Iterable[str]) -> bool:
+    """Whether a module path matches one of the globs (`*` crosses dots here: `layer4.*` is all of layer4)."""
+    return any(fullmatch(translate(glob), path) for glob in globs)
