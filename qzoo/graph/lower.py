@@ -1,0 +1,211 @@
+"""Passes from the portable graph to the form that one runtime turns into INT8 kernels.
+
+Each takes a model and returns a new one; a backend's `lower` is a list of them, run by `run_passes`. What each may
+change in the graph's values is stated with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qzoo.graph.check import check_lowered
+from qzoo.graph.edit import (
+    DEQUANTIZE,
+    INPUT,
+    QUANTIZE,
+    Pair,
+    add_initializer,
+    constant,
+    data_input,
+    insert_pair,
+    pairs,
+    remove_dead,
+    required_constant,
+    roles_of,
+    weight_dequantizers,
+)
+
+Pass = Callable[[ir.Model], ir.Model]
+
+_MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+_NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"}
+_KEEPS_SIGN = {*_MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity", "Dropout"}
+_COMBINES_SIGN = {"Add", "Mul", "Max", "Concat"}
+
+
+def run_passes(model: ir.Model, passes: Iterable[Pass]) -> ir.Model:
+    """Run passes in order on a copy; the invariants of a lowered graph are checked after each. Raises GraphError."""
+    for run in passes:
+        model = run(model.clone())
+        remove_dead(model.graph)
+        check_lowered(model)
+    return model
+
+
+def keep_roles(roles: Iterable[str]) -> Pass:
+    """Drop the quantizers of every other role: their consumers read the unquantized tensor. Weights stay stored."""
+    kept = {*roles, "weight"}
+
+    def run(model: ir.Model) -> ir.Model:
+        for pair in pairs(model.graph):
+            for user, index in list(pair.output.uses()):
+                if roles_of(user).get(index, "input") not in kept:
+                    user.replace_input_with(index, pair.tensor)
+                    user.metadata_props.pop(f"{INPUT}{index}", None)
+        return model
+
+    return run
+
+
+def quantize_before_moves(model: ir.Model) -> ir.Model:
+    """Quantize also in front of what only moves or selects values (max-pooling, reshapes), so that it runs on INT8.
+
+    Exact: rounding to a grid is monotone, hence commutes with a maximum, and a value on the grid is not moved again.
+    """
+    for pair in reversed(list(pairs(model.graph))):
+        _quantize_source(model.graph, pair)
+    return model
+
+
+def _quantize_source(graph: ir.Graph, pair: Pair) -> None:
+    move = pair.tensor.producer()
+    if move is None or move.op_type not in _MOVES_DATA:
+        return
+    source = data_input(move)
+    producer = source.producer()
+    if producer is not None and producer.op_type == DEQUANTIZE:
+        return
+    present = [other for other in _pairs_on(source) if other.grid() == pair.grid()]
+    before = present[0] if present else insert_pair(graph, source, pair.scale, pair.zero_point, like=pair)
+    move.replace_input_with(0, before.output)
+    _quantize_source(graph, before)
+
+
+def _pairs_on(tensor: ir.Value) -> list[Pair]:
+    quantizes = [user for user, index in tensor.uses() if user.op_type == QUANTIZE and index == 0]
+    return [Pair(node, next(iter(node.outputs[0].uses()))[0]) for node in quantizes]
+
+
+def non_negative(value: ir.Value, seen: dict[ir.Value, bool] | None = None) -> bool:
+    """Whether a tensor can be shown to hold no negative value, from the operators that made it."""
+    seen = {} if seen is None else seen
+    if value not in seen:
+        seen[value] = _non_negative(value, seen)
+    return seen[value]
+
+
+def _non_negative(value: ir.Value, seen: dict[ir.Value, bool]) -> bool:
+    node = value.producer()
+    if node is None:
+        array = constant(value)
+        return array is not None and bool((array >= 0).all())  # type: ignore[operator]
+    if node.op_type in _NON_NEGATIVE:
+        return True
+    if node.op_type == "Clip":
+        low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        return low is not None and float(low) >= 0  # type: ignore[arg-type]
+    if node.op_type in {*_KEEPS_SIGN, QUANTIZE, DEQUANTIZE}:
+        return non_negative(data_input(node), seen)
+    if node.op_type in _COMBINES_SIGN:
+        return all(operand is not None and non_negative(operand, seen) for operand in node.inputs)
+    return False
+
+
+def unsigned_non_negative(model: ir.Model) -> ir.Model:
+    """int8 pairs on tensors that hold no negative value -> uint8, zero point 0, with 255 steps for the same amax.
+
+    Changes values: the step shrinks to 127/255, so the rounding error halves; [0, amax] stays what is represented.
+    """
+    seen: dict[ir.Value, bool] = {}
+    for pair in pairs(model.graph):
+        if pair.zero_point.dtype == np.int8 and non_negative(pair.tensor, seen):
+            pair.set_grid(model.graph, np.float32(pair.scale * np.float32(127 / 255)), np.asarray(0, np.uint8))
+    return model
+
+
+def offset_signed(model: ir.Model) -> ir.Model:
+    """int8 pairs with zero point 0 -> uint8 with zero point 128. Exact: the same steps under other names."""
+    for pair in pairs(model.graph):
+        if pair.zero_point.dtype == np.int8:
+            pair.set_grid(model.graph, pair.scale, np.asarray(128, np.uint8))
+    return model
+
+
+def absorb_relu(model: ir.Model) -> ir.Model:
+    """Drop a Relu that is read only by uint8 quantizers with zero point 0. Exact: they clamp at 0 themselves."""
+    for node in list(model.graph):
+        if node.op_type != "Relu" or node.outputs[0] in model.graph.outputs:
+            continue
+        uses = list(node.outputs[0].uses())
+        if uses and all(_clamps_at_zero(user) and index == 0 for user, index in uses):
+            node.outputs[0].replace_all_uses_with(data_input(node))
+    return model
+
+
+def _clamps_at_zero(node: ir.Node) -> bool:
+    if node.op_type != QUANTIZE or len(node.inputs) < 3:  # noqa: PLR2004 - tensor, scale, zero point
+        return False
+    zero_point = constant(node.inputs[2])
+    return zero_point is not None and zero_point.dtype == np.uint8 and int(zero_point) == 0
+
+
+def narrow_weights(limit: int) -> Pass:
+    """Restore int8 weights to [-limit, limit] with larger steps, for CPUs whose 8-bit products saturate.
+
+    Changes values: at limit 63 the weights' rounding error doubles. limit 127 changes nothing.
+    """
+
+    def run(model: ir.Model) -> ir.Model:
+        if limit < 127:  # noqa: PLR2004 - int8's own range
+            for node in weight_dequantizers(model.graph):
+                scale = required_constant(node.inputs[1], f"scale of {node.name}")
+                _rescale(model.graph, node, (scale * np.float32(127 / limit)).astype(np.float32), limit)  # type: ignore[operator]
+        return model
+
+    return run
+
+
+BIAS_BITS = 30
+"""onnxruntime stores a bias as int32 in units of input scale x weight scale, and saturates silently beyond 2^31."""
+
+
+def floor_weight_scales(model: ir.Model) -> ir.Model:
+    """Raise a channel's weight scale to |bias| / (input scale * 2^30) where it is smaller, and round its weights anew.
+
+    Changes values only of channels whose weights are so small against their bias that the bias would saturate in
+    onnxruntime's int32 (facts: near-dead channels); there by at most half the raised step per weight.
+    """
+    for node in weight_dequantizers(model.graph):
+        for user, _ in node.outputs[0].uses():
+            floor = _scale_floor(user)
+            scale = required_constant(node.inputs[1], f"scale of {node.name}")
+            if floor is not None and (scale < (floor := np.broadcast_to(floor, np.broadcast(scale, floor).shape))).any():  # type: ignore[operator]
+                _rescale(model.graph, node, np.maximum(scale, floor if scale.ndim else floor.max()).astype(np.float32), 127)
+    return model
+
+
+def _scale_floor(user: ir.Node) -> NDArray[np.float64] | None:
+    source = data_input(user).producer() if user.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} else None
+    if source is None or source.op_type != DEQUANTIZE:
+        return None
+    step = float(required_constant(source.inputs[1], f"scale of {source.name}"))  # type: ignore[arg-type]
+    bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None  # noqa: PLR2004 - data, weight, bias
+    smallest_normal = 2.0**-100 / step
+    if bias is None:
+        return np.asarray(smallest_normal)
+    return np.maximum(np.abs(bias.astype(np.float64)) / (step * 2.0**BIAS_BITS), smallest_normal)
+
+
+def _rescale(graph: ir.Graph, node: ir.Node, scale: NDArray[np.float32], limit: int) -> None:
+    stored = required_constant(node.inputs[0], f"weight of {node.name}")
+    old = required_constant(node.inputs[1], f"scale of {node.name}")
+    axis = node.attributes.get_int("axis", 0)
+    shape = [-1 if i == axis else 1 for i in range(stored.ndim)] if scale.ndim else []
+    real = stored.astype(np.float64) * old.astype(np.float64).reshape(shape if old.ndim else [])
+    weights = np.clip(np.rint(real / scale.reshape(shape)), -limit, limit).astype(np.int8)
+    node.replace_input_with(0, add_initializer(graph, str(data_input(node).name), weights))
+    node.replace_input_with(1, add_initializer(graph, str(data_input(node, 1).name), scale))

@@ -1,0 +1,82 @@
+"""Float network -> network with quantizers: BatchNorm folded, modules swapped on this one instance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from importlib import import_module
+
+from torch import nn
+
+from qzoo.errors import SpecError
+from qzoo.quant.fuse import fold_batchnorm
+from qzoo.quant.modules import quantizers
+from qzoo.spec import ModelSpec, QuantSwap, Recipe, match_path, matches_any
+
+AUTO_SWAPS = (
+    QuantSwap("qzoo.quant.modules:QuantConv2d", type="torch.nn.Conv2d"),
+    QuantSwap("qzoo.quant.modules:QuantLinear", type="torch.nn.Linear"),
+    QuantSwap("qzoo.quant.modules:QuantAdaptiveAvgPool2d", type="torch.nn.AdaptiveAvgPool2d"),
+)
+"""`--placement auto`: plain module replacement by type, as pytorch-quantization's `quant_modules.initialize` does it."""
+
+
+def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:
+    """A copy of a float network in eval mode, its BatchNorms folded and its modules swapped for quantized ones.
+
+    Raises SpecError for a fusion or swap that matches nothing, or a float-kept path that names no module.
+    """
+    quantized = deepcopy(model).eval()
+    fold_batchnorm(quantized, spec.fusions)
+    kept = (*spec.keep_float, *recipe.keep_float)
+    _check_kept(quantized, kept)
+    weight_axis = 0 if recipe.per_channel else None
+    for path, swap in _chosen(quantized, AUTO_SWAPS if recipe.placement == "auto" else spec.swaps, kept):
+        target = resolve(swap.to)
+        quantized.set_submodule(path, target.from_float(quantized.get_submodule(path), weight_axis))  # type: ignore[attr-defined]
+    for path, quantizer in quantizers(quantized).items():
+        quantizer.path = path
+    if not quantizers(quantized):
+        raise SpecError(f"{spec.name}: no module was quantized; declare swaps, or use --placement auto")
+    return quantized
+
+
+def resolve(name: str) -> object:
+    """The object that "package.module:attribute" names. Raises SpecError."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"{name!r} can't be loaded: {error}") from error
+
+
+def _chosen(model: nn.Module, swaps: tuple[QuantSwap, ...], kept: tuple[str, ...]) -> Iterator[tuple[str, QuantSwap]]:
+    modules = dict(model.named_modules())
+    for swap in swaps:
+        found = [path for path, module in modules.items() if _selects(swap, path, module)]
+        if not found and swap.path is not None:
+            raise SpecError(f"quant swap: {swap.path!r} matches no module")
+        for path in found:
+            if not matches_any(path, kept):
+                yield path, swap
+
+
+def _selects(swap: QuantSwap, path: str, module: nn.Module) -> bool:
+    if swap.path is not None:
+        return match_path(swap.path, path) is not None
+    return f"{type(module).__module__}.{type(module).__name__}" == _canonical_type(swap.type or "")
+
+
+def _canonical_type(name: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    found = resolve(f"{module}:{attribute}")
+    if not isinstance(found, type):
+        raise SpecError(f"quant swap: {name!r} is not a class")
+    return f"{found.__module__}.{found.__name__}"
+
+
+def _check_kept(model: nn.Module, kept: tuple[str, ...]) -> None:
+    paths = [path for path, _ in model.named_modules()]
+    for glob in kept:
+        if not any(matches_any(path, (glob,)) for path in paths):
+            raise SpecError(f"keep_float: {glob!r} matches no module")
