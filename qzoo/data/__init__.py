@@ -1,0 +1,1 @@
+"""Datasets, the calibration sampler and the one preprocessing. Torch-free."""
