@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from qzoo.errors import IntegrityError, SpecError, WeightsMismatch, WeightsUnavailable
@@ -241,12 +241,15 @@ def _reach(url: str, ways_out: str) -> Response:
     import requests
 
     answer: SimpleQueue[Response | Exception] = SimpleQueue()
+    given_up = Event()
 
     def ask() -> None:
         try:
             # Without compression, since the digest is that of the file.
             headers = {"Accept-Encoding": "identity"}
             response = requests.get(url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS))
+            if given_up.is_set() or not response.ok:
+                response.close()
             response.raise_for_status()
             answer.put(response)
         except Exception as error:  # noqa: BLE001 - raised again below, on the thread that waits
@@ -256,6 +259,7 @@ def _reach(url: str, ways_out: str) -> Response:
     try:
         outcome = answer.get(timeout=REACH_SECONDS)
     except Empty:
+        given_up.set()
         raise WeightsUnavailable(f"weights: {url} gave no answer in {REACH_SECONDS:.0f} s; {ways_out}") from None
     if isinstance(outcome, requests.RequestException):
         raise WeightsUnavailable(f"weights: {url} can't be reached: {outcome}; {ways_out}") from outcome
