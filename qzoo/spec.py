@@ -12,7 +12,7 @@ from fnmatch import translate
 from re import Match, escape, fullmatch
 from typing import Literal
 
-from qzoo.errors import SpecError, UsageError
+from qzoo.errors import SpecError, UnknownName, UsageError
 
 Role = Literal["input", "weight", "skip", "branch", "output"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int8+fp16"]
@@ -22,6 +22,7 @@ Decision = Literal["argmax", "softmax-sum"]
 ROLES: tuple[Role, ...] = ("input", "weight", "skip", "branch", "output")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8+fp16")
 PLACEMENTS: tuple[Placement, ...] = ("auto", "manual")
+CALIBRATORS = ("max", "percentile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,7 @@ class Recipe:
         for role in self.roles:
             if role not in ROLES:
                 raise UsageError(f"recipe: role {role!r} is not one of {', '.join(ROLES)}")
+        parse_calibrator(self.calibrator)
 
     @property
     def quantized(self) -> bool:
@@ -239,6 +241,27 @@ class ModelFamily:
     summary: str
     names: Callable[[], Iterable[str]]
     resolve: Callable[[str], ModelSpec]
+
+
+def parse_calibrator(text: str) -> tuple[str, float | None]:
+    """The method and argument of "max" or "percentile[:P]", 0 < P <= 100 (default 99.99), as `--calib` takes them.
+
+    Raises UnknownName for another method, UsageError for a bad argument.
+    """
+    method, _, argument = text.partition(":")
+    if method not in CALIBRATORS:
+        raise UnknownName("calibrator", method, CALIBRATORS, "write it NAME or NAME:ARGUMENT")
+    if method != "percentile":
+        if argument:
+            raise UsageError(f"calibrator {text!r}: {method} takes no argument")
+        return method, None
+    try:
+        percentile = float(argument or 99.99)
+    except ValueError:
+        raise UsageError(f"calibrator {text!r}: {argument!r} is not a number; try percentile:99.99") from None
+    if not 0 < percentile <= 100:  # noqa: PLR2004 - per cent
+        raise UsageError(f"calibrator {text!r}: the percentile must be above 0 and at most 100")
+    return method, percentile
 
 
 def with_overrides(recipe: Recipe, **changes: object) -> Recipe:

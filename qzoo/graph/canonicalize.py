@@ -116,7 +116,10 @@ def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Va
     shaped = step if axis < 0 else step.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     stored = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)  # type: ignore[operator,call-overload]
     value = add_initializer(graph, f"{tensor.name}.int8", stored)
-    inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step if axis >= 0 else step.reshape(()))]
+    step = step if axis >= 0 else step.reshape(())
+    # onnxruntime's INT8 Gemm wants the zero point spelled out
+    zero = add_initializer(graph, f"{tensor.name}.zero_point", np.zeros(step.shape, np.int8))
+    inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step), zero]
     attributes = {"axis": axis} if axis >= 0 else {}
     dequantize = ir.node(DEQUANTIZE, inputs, attributes, name=f"{path}.dequantize")
     dequantize.metadata_props.update({ROLE: "weight", MODULE: path})

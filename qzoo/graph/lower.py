@@ -35,6 +35,7 @@ _MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsquee
 _NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"}
 _KEEPS_SIGN = {*_MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity", "Dropout"}
 _COMBINES_SIGN = {"Add", "Mul", "Max", "Concat"}
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def run_passes(model: ir.Model, passes: Iterable[Pass]) -> ir.Model:
@@ -160,15 +161,17 @@ def narrow_weights(limit: int) -> Pass:
     """
 
     def run(model: ir.Model) -> ir.Model:
-        if limit < 127:  # noqa: PLR2004 - int8's own range
+        if limit < INT8_WEIGHT_MAX:
             for node in weight_dequantizers(model.graph):
                 scale = required_constant(node.inputs[1], f"scale of {node.name}")
-                _rescale(model.graph, node, (scale * np.float32(127 / limit)).astype(np.float32), limit)  # type: ignore[operator]
+                _rescale(model.graph, node, (scale * np.float32(INT8_WEIGHT_MAX / limit)).astype(np.float32), limit)  # type: ignore[operator]
         return model
 
     return run
 
 
+INT8_WEIGHT_MAX = 127
+SMALLEST_STEP = 2.0**-100
 BIAS_BITS = 30
 """onnxruntime stores a bias as int32 in units of input scale x weight scale, and saturates silently beyond 2^31."""
 
@@ -180,24 +183,60 @@ def floor_weight_scales(model: ir.Model) -> ir.Model:
     onnxruntime's int32 (facts: near-dead channels); there by at most half the raised step per weight.
     """
     for node in weight_dequantizers(model.graph):
-        for user, _ in node.outputs[0].uses():
-            floor = _scale_floor(user)
-            scale = required_constant(node.inputs[1], f"scale of {node.name}")
-            if floor is not None and (scale < (floor := np.broadcast_to(floor, np.broadcast(scale, floor).shape))).any():  # type: ignore[operator]
-                _rescale(model.graph, node, np.maximum(scale, floor if scale.ndim else floor.max()).astype(np.float32), 127)
+        scale = required_constant(node.inputs[1], f"scale of {node.name}").astype(np.float64)
+        floors = [floor for user, _ in node.outputs[0].uses() if (floor := _scale_floor(user)) is not None]
+        for floor in floors:
+            raised = np.maximum(scale, floor if scale.ndim else floor.max())
+            if (raised > scale).any():
+                _rescale(model.graph, node, raised.astype(np.float32), INT8_WEIGHT_MAX)
+                scale = raised
     return model
 
 
 def _scale_floor(user: ir.Node) -> NDArray[np.float64] | None:
-    source = data_input(user).producer() if user.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} else None
+    step = _input_step(user)
+    if step is None:
+        return None
+    bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None  # noqa: PLR2004 - data, weight, bias
+    normal = np.asarray(SMALLEST_STEP / step)  # below it, input scale x weight scale is no normal float32
+    return normal if bias is None else np.maximum(np.abs(bias.astype(np.float64)) / (step * 2.0**BIAS_BITS), normal)
+
+
+def _input_step(user: ir.Node) -> float | None:
+    source = data_input(user).producer() if user.op_type in _WEIGHTED else None
     if source is None or source.op_type != DEQUANTIZE:
         return None
-    step = float(required_constant(source.inputs[1], f"scale of {source.name}"))  # type: ignore[arg-type]
-    bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None  # noqa: PLR2004 - data, weight, bias
-    smallest_normal = 2.0**-100 / step
-    if bias is None:
-        return np.asarray(smallest_normal)
-    return np.maximum(np.abs(bias.astype(np.float64)) / (step * 2.0**BIAS_BITS), smallest_normal)
+    return float(required_constant(source.inputs[1], f"scale of {source.name}"))  # type: ignore[arg-type]
+
+
+def quantize_biases(model: ir.Model) -> ir.Model:
+    """Store each bias as int32 in units of input scale x weight scale, the accumulator's own, behind a DequantizeLinear.
+
+    Changes values by at most half such a unit, the rounding that the integer kernels of onnxruntime make anyway; its
+    Gemm runs on INT8 only with a bias in this form. Needs `floor_weight_scales` first.
+    """
+    for node in list(model.graph):
+        if node.op_type not in {"Conv", "Gemm"} or len(node.inputs) < 3:  # noqa: PLR2004 - data, weight, bias
+            continue
+        step, bias, weight = _input_step(node), constant(node.inputs[2]), data_input(node, 1).producer()
+        if step is None or bias is None or weight is None or weight.op_type != DEQUANTIZE:
+            continue
+        if weight.attributes.get_int("axis", 0) != 0 or node.attributes.get_float("beta", 1.0) != 1.0:
+            continue
+        unit = (np.float32(step) * required_constant(weight.inputs[1], "weight scale")).astype(np.float32)  # type: ignore[operator]
+        node.replace_input_with(2, _stored_bias(model.graph, node, bias, np.asarray(unit)))
+    return model
+
+
+def _stored_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.generic], unit: NDArray[np.float32]) -> ir.Value:
+    stored = np.rint(bias.astype(np.float64) / unit.astype(np.float64)).astype(np.int32)
+    name = str(data_input(node, 2).name)
+    arrays = {"int32": stored, "scale": unit, "zero_point": np.zeros(unit.shape, np.int32)}
+    inputs = [add_initializer(graph, f"{name}.{what}", array) for what, array in arrays.items()]
+    dequantize = ir.node(DEQUANTIZE, inputs, {"axis": 0} if unit.ndim else {}, name=f"{name}.dequantize")
+    dequantize.outputs[0].name = f"{name}.output"
+    graph.insert_before(node, dequantize)
+    return dequantize.outputs[0]
 
 
 def _rescale(graph: ir.Graph, node: ir.Node, scale: NDArray[np.float32], limit: int) -> None:

@@ -13,7 +13,8 @@ from math import ceil, frexp, isfinite
 import torch
 from torch import Tensor
 
-from qzoo.errors import CalibrationError, UnknownName, UsageError
+from qzoo.errors import CalibrationError
+from qzoo.spec import parse_calibrator
 
 BINS = 8192
 """At least half of the bins lie below the largest value seen, so an amax is resolved to 1/4096 of it."""
@@ -88,46 +89,21 @@ def percentile_amax(collector: Collector, percentile: float) -> float:
     return min(collector.max, (index + 1) * collector.width)
 
 
-def max_amax(collector: Collector) -> float:
-    """The largest magnitude."""
-    return collector.max
-
-
 Solver = Callable[[Collector], float]
 
 
 def solver(name: str) -> Solver:
-    """The solver that `--calib` names: "max", or "percentile" with an optional ":P", 0 < P <= 100 (default 99.99).
+    """The solver that `--calib` names, in the form of `qzoo.spec.parse_calibrator`.
 
-    Raises UnknownName or UsageError.
+    It raises CalibrationError where the collector saw nothing, or a value that is not finite.
     """
-    kind, _, argument = name.partition(":")
-    if kind == "max":
-        if argument:
-            raise UsageError(f"calibrator {name!r}: max takes no argument")
-        return _finite(max_amax)
-    if kind == "percentile":
-        percentile = _percentile(name, argument)
-        return _finite(lambda collector: percentile_amax(collector, percentile))
-    raise UnknownName("calibrator", kind, ("max", "percentile"), "write it NAME or NAME:ARGUMENT")
+    method, argument = parse_calibrator(name)
 
-
-def _percentile(name: str, argument: str) -> float:
-    try:
-        value = float(argument or 99.99)
-    except ValueError:
-        raise UsageError(f"calibrator {name!r}: {argument!r} is not a number; try percentile:99.99") from None
-    if not 0 < value <= 100:
-        raise UsageError(f"calibrator {name!r}: the percentile must be above 0 and at most 100")
-    return value
-
-
-def _finite(solve: Solver) -> Solver:
-    def checked(collector: Collector) -> float:
+    def solve(collector: Collector) -> float:
         if collector.elements == 0:
             raise CalibrationError("no data reached the quantizer; is its module called by the network's forward?")
         if not isfinite(collector.max):
             raise CalibrationError(f"it saw the value {collector.max}; check the weights and the preprocessing")
-        return solve(collector)
+        return collector.max if method == "max" or argument is None else percentile_amax(collector, argument)
 
-    return checked
+    return solve

@@ -1,0 +1,112 @@
+"""qzoo build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from qzoo.cli.options import BuildWords, as_json, build_options, load_registry, options_of, plugin_dirs
+
+if TYPE_CHECKING:
+    from qzoo.pipeline.plan import Plan
+    from qzoo.store import Bundle
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("auto",),
+    show_default=True,
+    help="openvino, onnxruntime, or auto; repeatable.",
+)
+@build_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also copy the bundle into this directory.")
+@click.option("--force", is_flag=True, help="Build even if the store has the same bundle.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
+@plugin_dirs
+@as_json
+def command(
+    model: str,
+    targets: tuple[str, ...],
+    output: Path | None,
+    force: bool,  # noqa: FBT001 - click's flags
+    dry_run: bool,  # noqa: FBT001
+    plugin_dirs: tuple[Path, ...],
+    as_json: bool,  # noqa: FBT001
+    **words: Unpack[BuildWords],
+) -> None:
+    """Build a calibrated, verified, measured engine of MODEL.
+
+    \b
+    Examples:
+      qzoo build resnet20 --int8
+      qzoo build resnet50 --int8 --weights resnet50.pth --data ./photos
+      qzoo build resnet50 --int8 --weights random --target onnxruntime --json
+    """
+    from qzoo.cli.progress import shown
+    from qzoo.pipeline import build_all, make_plan
+    from qzoo.store import Store
+
+    store, registry = Store.default(), load_registry(plugin_dirs)
+    cache = store.home / "cache" / "weights"
+    plans = [make_plan(options_of(model, target, words), registry, cache) for target in targets]
+    if dry_run:
+        _render([_planned(plan) for plan in plans], [_plan_lines(plan) for plan in plans], as_json=as_json)
+        return
+    cached = [not force and store.find(plan.inputs.bundle_id) is not None for plan in plans]
+    with shown() as progress:
+        bundles = build_all(plans, store, force=force, progress=progress)
+    if output is not None:
+        for bundle in bundles:
+            store.export(bundle, output if len(bundles) == 1 else output / bundle.record.target.runtime)
+    _show(plans, bundles, cached, as_json=as_json)
+
+
+def _show(plans: list[Plan], bundles: list[Bundle], cached: list[bool], *, as_json: bool) -> None:
+    from qzoo.report import build_object, build_summary, comparison
+
+    built = list(zip(plans, bundles, cached, strict=True))
+    objects = [build_object(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
+    texts = [build_summary(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
+    if len(bundles) > 1:
+        texts.append(comparison(bundles))
+    _render(objects, texts, as_json=as_json)
+
+
+def _render(objects: list[dict[str, object]], texts: list[list[str]], *, as_json: bool) -> None:
+    from qzoo.records import encode
+
+    if as_json:
+        click.echo(encode(objects[0] if len(objects) == 1 else {"builds": objects}), nl=False)
+    else:
+        click.echo("\n\n".join("\n".join(lines) for lines in texts))
+
+
+def _planned(plan: Plan) -> dict[str, object]:
+    return {
+        "model": plan.spec.name,
+        "target": str(plan.target),
+        "reason": plan.reason,
+        "id": plan.inputs.bundle_id,
+        "recipe": plan.recipe,
+        "weights": plan.weights.record,
+        "calibration_samples": len(plan.calibration),
+        "held_out_samples": len(plan.held_out),
+    }
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    weights, recipe = plan.weights.record, plan.recipe
+    return [
+        f"would build {plan.spec.name} {recipe.precision} for {plan.target} ({plan.reason})",
+        f"  weights      {weights.kind}: {weights.ref}, {weights.num_classes} classes",
+        f"  calibration  {recipe.calibrator} on {len(plan.calibration)} images of {plan.dataset.name}",
+        f"  evaluation   {len(plan.held_out)} held-out images",
+        f"  placement    {recipe.placement}, roles {', '.join(recipe.roles)}",
+        f"  bundle id    {plan.inputs.bundle_id}",
+    ]

@@ -1,0 +1,67 @@
+"""The `qzoo` command: finds the verb, and turns a QzooError into one line and its exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from qzoo.errors import QzooError
+
+VERBS = {
+    "build": "Build a calibrated, verified, measured engine.",
+    "doctor": "Say what is installed, and which targets work here.",
+    "export": "Write a model's portable or lowered ONNX graph.",
+    "info": "Show what a model declares, or what a bundle holds.",
+    "list": "List the models, and which plugin each comes from.",
+    "run": "Run an engine on images.",
+}
+INTERRUPTED = 130
+
+
+class _Verbs(click.Group):
+    """Imports a verb's file only when that verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(f"qzoo.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"qzoo.cli.{cmd_name}.command is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS[name]) for name in sorted(VERBS)])
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qzoo", prog_name="qzoo")
+def cli() -> None:
+    """A model zoo of quantized networks: float weights in; a calibrated, verified, measured INT8 engine out.
+
+    \b
+    Examples:
+      qzoo list
+      qzoo build resnet20 --int8
+      qzoo run resnet20:int8 digit.png
+    """
+
+
+def entry() -> None:
+    """Run the command line. Exit codes: see qzoo.errors."""
+    try:
+        cli.main(prog_name="qzoo", standalone_mode=False)
+    except QzooError as error:
+        click.echo(f"qzoo: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("qzoo: interrupted; nothing was left half-written", err=True)
+        sys.exit(INTERRUPTED)

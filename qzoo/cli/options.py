@@ -1,0 +1,126 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+import click
+
+from qzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from qzoo.pipeline.plan import Options
+    from qzoo.registry import Registry
+    from qzoo.spec import Placement, Precision
+
+F = TypeVar("F", bound=Callable[..., object])
+
+plugin_dirs = click.option(
+    "--plugin-dir",
+    "plugin_dirs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder with a plugin that isn't installed; repeatable. QZOO_PLUGINS does the same.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+class BuildWords(TypedDict):
+    """The values of `build_options`, as click passes them."""
+
+    precision: Precision | None
+    int8: bool
+    fp16: bool
+    weights: str
+    data: str | None
+    labels: Path | None
+    calibrator: str | None
+    calib_samples: int
+    placement: Placement | None
+    batch_size: int
+    max_drop: float | None
+    seed: int
+
+
+def options_of(model: str, target: str, words: BuildWords) -> Options:
+    """The options of one build. Raises UsageError where --precision, --int8 and --fp16 contradict each other."""
+    from qzoo.pipeline.plan import Options
+
+    return Options(
+        model=model,
+        target=target,
+        precision=_precision(words),
+        weights=words["weights"],
+        data=words["data"],
+        labels=words["labels"],
+        calibrator=words["calibrator"],
+        calib_samples=words["calib_samples"],
+        placement=words["placement"],
+        batch_size=words["batch_size"],
+        max_drop=words["max_drop"],
+        seed=words["seed"],
+    )
+
+
+def _precision(words: BuildWords) -> Precision:
+    named, int8, fp16 = words["precision"], words["int8"], words["fp16"]
+    sugar: Precision | None = "int8+fp16" if int8 and fp16 else "int8" if int8 else "fp16" if fp16 else None
+    if named is not None and sugar is not None and named != sugar:
+        raise UsageError(f"--precision {named} contradicts --{sugar.replace('+', ' --')}; give one of them")
+    return named or sugar or "int8"
+
+
+def build_options(command: F) -> F:
+    """What decides a build: precision, target, weights, data, calibration."""
+    for option in reversed(
+        (
+            click.option("--int8", is_flag=True, help="Same as --precision int8 (the default)."),
+            click.option("--fp16", is_flag=True, help="Same as --precision fp16; with --int8, int8+fp16."),
+            click.option(
+                "--precision",
+                type=click.Choice(("fp32", "bf16", "fp16", "int8", "int8+fp16")),
+                help="What the engine computes in.",
+            ),
+            click.option(
+                "--weights",
+                default="auto",
+                show_default=True,
+                help="'auto' (shipped, cached, or the hub's), 'random' (latency only), or a .safetensors or .pth file.",
+            ),
+            click.option("--data", help="A dataset's name or a directory of images. Default: the model's own."),
+            click.option(
+                "--labels", type=click.Path(path_type=Path), help="A file with one class name a line, in order."
+            ),
+            click.option(
+                "--calib",
+                "calibrator",
+                metavar="NAME[:ARG]",
+                help="How activations' amax is found: max, percentile:99.99. Default: the recipe's.",
+            ),
+            click.option("--calib-samples", default=64, show_default=True, help="Images to calibrate on."),
+            click.option(
+                "--placement",
+                type=click.Choice(("auto", "manual")),
+                help="Q/DQ placement: 'manual' is the plugin's own, 'auto' plain module replacement.",
+            ),
+            click.option("--batch-size", default=1, show_default=True, help="The batch that latency is measured at."),
+            click.option(
+                "--max-drop", type=float, help="Accuracy points the engine may lose (exit 5 beyond). Default 1.0."
+            ),
+            click.option("--seed", default=0, show_default=True, help="Decides samples and random weights."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def load_registry(dirs: tuple[Path, ...]) -> Registry:
+    """The registry; what could not be loaded is said on stderr."""
+    from qzoo.registry import Registry
+
+    registry = Registry.load(dirs)
+    for problem in registry.problems:
+        click.echo(f"qzoo: plugin {problem.plugin} ({problem.origin}) was left out: {problem.message}", err=True)
+    return registry

@@ -1,0 +1,70 @@
+"""qzoo run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qzoo.cli.options import as_json, load_registry, plugin_dirs
+
+
+@click.command()
+@click.argument("engine")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
+@click.option("--build", is_flag=True, help="Rebuild from the portable graph if the engine is for another machine.")
+@plugin_dirs
+@as_json
+def command(
+    engine: str,
+    images: tuple[Path, ...],
+    top: int,
+    threads: int | None,
+    build: bool,  # noqa: FBT001 - click's flags
+    plugin_dirs: tuple[Path, ...],
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Run ENGINE on IMAGES and print the most probable classes.
+
+    ENGINE is a reference, a bundle's directory, or an engine file with its .json beside it.
+
+    \b
+    Examples:
+      qzoo run resnet20:int8 digit.png
+      qzoo run ./mybundle *.jpg --top 1 --json
+    """
+    from qzoo.engine import load
+    from qzoo.errors import EngineMismatch
+
+    try:
+        loaded = load(engine, plugin_dirs=plugin_dirs, threads=threads)
+    except EngineMismatch:
+        if not build:
+            raise
+        loaded = load(_rebuilt(engine, plugin_dirs), plugin_dirs=plugin_dirs, threads=threads)
+    results = [(image, loaded.classify(image, top)) for image in images]
+    if as_json:
+        from qzoo.records import encode
+
+        found = [{"image": str(image), "classes": guesses} for image, guesses in results]
+        click.echo(encode({"engine": str(loaded.path), "results": found}), nl=False)
+        return
+    for image, guesses in results:
+        click.echo(str(image))
+        for guess in guesses:
+            click.echo(f"  {guess.probability:7.2%}  {guess.label}")
+
+
+def _rebuilt(engine: str, plugin_dirs: tuple[Path, ...]) -> Path:
+    from qzoo.cli.progress import shown
+    from qzoo.pipeline import rebuild
+    from qzoo.store import Bundle, Store, locate
+
+    store = Store.default()
+    old = Bundle.open(locate(engine, store).path.parent)
+    with shown() as progress:
+        new = rebuild(old, load_registry(plugin_dirs), store, progress)
+    click.echo(f"rebuilt for {new.record.target}: {new.engine}", err=True)
+    return new.engine

@@ -1,0 +1,81 @@
+"""Opens an engine and runs it: check its digest, load it, feed it, read it. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qzoo.errors import UsageError
+from qzoo.measure import decide, softmax
+from qzoo.records import EngineRecord
+from qzoo.registry import Registry
+from qzoo.store import Store, locate, verify_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qzoo.hookspecs import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One class an image may be of, and its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class LoadedEngine:
+    """An engine ready to run: `engine(array)` gives its outputs."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self._engine, self.path = engine, path
+
+    @property
+    def record(self) -> EngineRecord:
+        """The engine's sidecar."""
+        return self._engine.record
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+        """Run one batch (N, C, H, W) float32: the output array, or a dictionary where the engine has several.
+
+        Raises UsageError for another shape or batch.
+        """
+        outputs = self.run({self.record.inputs[0].name: images})
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Run one batch of named inputs."""
+        return self._engine.run(inputs)
+
+    def classify(self, image: Path, top: int = 5) -> list[Guess]:
+        """The `top` most probable classes of an image file. Raises DataUnavailable if it can't be read."""
+        from qzoo.data.folder import open_image
+        from qzoo.data.preprocess import apply
+
+        array = apply(self.record.preprocess, open_image(image))[None]
+        scores = decide(self.run({self.record.inputs[0].name: array}), self.record.decision)[0]
+        chances = softmax(scores) if self.record.decision == "argmax" else scores / scores.sum()
+        order = np.argsort(-chances, kind="stable")[:top]
+        return [Guess(self.record.labels[i], int(i), float(chances[i])) for i in order]
+
+
+def load(
+    reference: str | Path, *, store: Store | None = None, plugin_dirs: Sequence[Path] = (), threads: int | None = None
+) -> LoadedEngine:
+    """Open an engine: a bundle's directory, an engine file with its `.json` beside it, or a reference, "resnet20:int8".
+
+    Its digest is checked before the runtime sees it. Raises NoMatchError, IntegrityError, EngineMismatch,
+    TargetUnavailable or UsageError.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    found = locate(str(reference), store or Store.default())
+    verify_file(found.path, found.record.sha256)
+    backend = Registry.load(plugin_dirs).backend(found.record.target.runtime)
+    return LoadedEngine(backend.load(found.path, found.record, threads), found.path)

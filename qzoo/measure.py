@@ -1,0 +1,116 @@
+"""Latency, accuracy and fidelity of anything that maps arrays to arrays. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qzoo.errors import UsageError
+from qzoo.records import Accuracy, Fidelity, Latency
+from qzoo.spec import Decision
+
+Array = NDArray[np.float32]
+
+
+def sqnr_db(reference: Array, output: Array) -> float:
+    """Centred signal-to-quantization-noise ratio in dB of (samples, ...) outputs, larger is closer.
+
+    Each logit's mean over the samples is subtracted from both sides first, so that a constant output scores 0 dB
+    however large it is: 10 log10(sum(r'^2) / sum((r' - o')^2)). Infinite where the two are equal.
+    """
+    signal, noise = _centred(reference, output)
+    power, error = float((signal**2).sum()), float(((signal - noise) ** 2).sum())
+    if error == 0:
+        return float("inf")
+    return float(10 * np.log10(max(power, np.finfo(np.float64).tiny) / error))
+
+
+def cosine(reference: Array, output: Array) -> float:
+    """Centred cosine similarity of (samples, ...) outputs; 0 where one side is constant."""
+    a, b = _centred(reference, output)
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum() / norm) if norm else 0.0
+
+
+def top1_agreement(reference: Array, output: Array) -> float:
+    """The fraction of (samples, classes) rows whose largest entry is at the same index."""
+    return float((reference.argmax(1) == output.argmax(1)).mean())
+
+
+def fidelity(reference: Array, output: Array, *, trained: bool) -> Fidelity:
+    """All three of (samples, classes) outputs. Top-1 agreement says nothing of random weights, so it is None there."""
+    decibels = sqnr_db(reference, output)
+    return Fidelity(
+        cosine=round(cosine(reference, output), 6),
+        sqnr_db=round(min(decibels, 200.0), 2),
+        top1_agreement=round(top1_agreement(reference, output), 6) if trained else None,
+        samples=len(reference),
+    )
+
+
+def accuracy(scores: Array, labels: NDArray[np.int64]) -> Accuracy:
+    """Top-1 of (samples, classes) scores."""
+    return Accuracy(correct=int((scores.argmax(1) == labels).sum()), total=len(labels))
+
+
+def decide(outputs: Mapping[str, Array], decision: Decision) -> Array:
+    """One (N, classes) array of scores from a network's outputs.
+
+    "argmax": the first output's logits. "softmax-sum": the sum of every output's softmax.
+    """
+    arrays = list(outputs.values())
+    if decision == "argmax":
+        return arrays[0]
+    return np.sum([softmax(array) for array in arrays], axis=0, dtype=np.float32)
+
+
+def softmax(logits: Array) -> Array:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def latency(
+    calls: Mapping[str, Callable[[], object]], *, batch: int, threads: int, rounds: int = 30, seconds: float = 10.0
+) -> dict[str, Latency]:
+    """Median and 95th percentile of each call, in milliseconds, measured side by side.
+
+    In every round each call runs once, in an order drawn anew; stops after `rounds`, or after `seconds` but at least
+    five rounds. The first call of each is a warm-up and not counted.
+    """
+    if rounds < 1:
+        raise UsageError(f"latency needs at least 1 round, got {rounds}")
+    names = list(calls)
+    for name in names:
+        calls[name]()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    order, began = np.random.default_rng(0), perf_counter()
+    for done in range(rounds):
+        if done >= 5 and perf_counter() - began > seconds:  # noqa: PLR2004 - see the docstring
+            break
+        for index in order.permutation(len(names)):
+            name = names[index]
+            start = perf_counter()
+            calls[name]()
+            times[name].append((perf_counter() - start) * 1e3)
+    return {name: _summary(values, batch, threads) for name, values in times.items()}
+
+
+def _summary(milliseconds: Sequence[float], batch: int, threads: int) -> Latency:
+    return Latency(
+        median_ms=round(float(np.median(milliseconds)), 4),
+        p95_ms=round(float(np.percentile(milliseconds, 95)), 4),
+        batch=batch,
+        threads=threads,
+        rounds=len(milliseconds),
+    )
+
+
+def _centred(reference: Array, output: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if reference.shape != output.shape:
+        raise UsageError(f"outputs of shapes {reference.shape} and {output.shape} can't be compared")
+    a, b = reference.astype(np.float64), output.astype(np.float64)
+    return a - a.mean(0), b - b.mean(0)

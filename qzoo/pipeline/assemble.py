@@ -1,0 +1,235 @@
+"""Portable graph -> lowered graph -> engine -> verified -> measured: one target's files and figures. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qzoo.backends.ort import reference
+from qzoo.errors import AccuracyGateError, TargetUnsupported
+from qzoo.hookspecs import Backend, Engine
+from qzoo.measure import decide, fidelity, latency, sqnr_db
+from qzoo.pipeline.progress import Progress
+from qzoo.records import EngineRecord, Fidelity, Latency, Target, TensorInfo, file_digest
+from qzoo.spec import Decision, Precision, Preprocess, Recipe
+
+Outputs = dict[str, NDArray[np.float32]]
+
+BATCH = 16
+CHAOS_MARGIN_DB = 6.0
+"""How much further an engine may be from its lowered graph than two exact evaluations of one graph are from each
+other: a value on a rounding step flips and propagates, in a deep untrained network everywhere (see docs/verification)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What an engine's sidecar says beside its target and digest."""
+
+    model: str
+    preprocess: Preprocess
+    decision: Decision
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """An engine's files and what was found out about it."""
+
+    lowered: bytes
+    engine_name: str
+    engine: bytes
+    record: EngineRecord
+    scores: NDArray[np.float32]
+    lowered_scores: NDArray[np.float32]
+    engine_fidelity: Fidelity
+
+
+def serialize(model: ir.Model) -> bytes:
+    """The same bytes for the same graph."""
+    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    return data
+
+
+def tensor_infos(model: ir.Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """The inputs and outputs of a graph, their shapes without the batch."""
+
+    def info(value: ir.Value) -> TensorInfo:
+        shape = tuple(int(d) for d in (value.shape or ())[1:] if isinstance(d, int))
+        return TensorInfo(name=str(value.name), shape=shape, dtype="float32")
+
+    return tuple(map(info, model.graph.inputs)), tuple(map(info, model.graph.outputs))
+
+
+def assemble(
+    portable: ir.Model,
+    recipe: Recipe,
+    backend: Backend,
+    target: Target,
+    facts: Facts,
+    images: NDArray[np.float32],
+    *,
+    noise_floor_db: float,
+    trained: bool,
+    progress: Progress,
+) -> Assembled:
+    """Lower, build, load, run over `images` (N, C, H, W) and compare with the lowered graph.
+
+    `noise_floor_db` is the SQNR between two exact evaluations of the portable graph. Raises GraphError, TargetError,
+    or AccuracyGateError where the engine is further from its lowered graph than the recipe allows.
+    """
+    progress.stage(f"lowering for {target}")
+    lowered = backend.lower(portable, recipe, target)
+    lowered_bytes = serialize(lowered)
+    progress.stage(f"building {backend.name} engine")
+    with TemporaryDirectory(prefix="qzoo-") as folder:
+        path, record = build_engine(lowered, recipe.precision, backend, target, facts, Path(folder), recipe.batch.max)
+        engine = backend.load(path, record)
+        progress.stage(f"verifying {backend.name} engine", 2)
+        scores = decide(run_batched(engine, images), facts.decision)
+        progress.advance()
+        lowered_scores = decide(run_reference(lowered_bytes, images), facts.decision)
+        progress.advance()
+        found = fidelity(lowered_scores, scores, trained=trained)
+        _check_engine(found, recipe, noise_floor_db, backend.name)
+        return Assembled(
+            lowered=lowered_bytes,
+            engine_name=path.name,
+            engine=path.read_bytes(),
+            record=record,
+            scores=scores,
+            lowered_scores=lowered_scores,
+            engine_fidelity=found,
+        )
+
+
+def build_engine(
+    lowered: ir.Model,
+    precision: Precision,
+    backend: Backend,
+    target: Target,
+    facts: Facts,
+    folder: Path,
+    max_batch: int,
+) -> tuple[Path, EngineRecord]:
+    """Build an engine file in `folder`, and its record."""
+    config = backend.config(precision)
+    path = folder / f"engine{backend.suffix}"
+    backend.build(serialize(lowered), config, path)
+    inputs, outputs = tensor_infos(lowered)
+    record = EngineRecord(
+        model=facts.model,
+        precision=precision,
+        target=target,
+        sha256=file_digest(path),
+        size_bytes=path.stat().st_size,
+        config=config,
+        inputs=inputs,
+        outputs=outputs,
+        preprocess=facts.preprocess,
+        decision=facts.decision,
+        labels=facts.labels,
+        max_batch=max_batch,
+    )
+    return path, record
+
+
+@dataclass(frozen=True, slots=True)
+class FloatEngines:
+    """The same runtime's float engines: latencies side by side with the engine's, and the fp32 one's size in bytes."""
+
+    latency: dict[str, Latency]
+    size_bytes: int | None
+
+
+def measure_latency(
+    engine: Assembled, float_graph: ir.Model, recipe: Recipe, backend: Backend, facts: Facts, image: NDArray[np.float32]
+) -> FloatEngines:
+    """Latency of the engine and of its runtime's float engines, interleaved, at the profile's opt batch."""
+    batch = np.ascontiguousarray(np.broadcast_to(image, (recipe.batch.opt, *image.shape)))
+    target, threads = engine.record.target, os.cpu_count() or 1
+    calls: dict[str, Callable[[], object]] = {}
+    size = engine.record.size_bytes if recipe.precision == "fp32" else None
+    with TemporaryDirectory(prefix="qzoo-") as folder:
+        own = Path(folder) / engine.engine_name
+        own.write_bytes(engine.engine)
+        calls[recipe.precision] = _call(backend.load(own, engine.record), batch)
+        for precision in _float_precisions(backend, recipe.precision):
+            place = Path(folder) / precision
+            place.mkdir()
+            float_recipe = Recipe(target=backend.name, precision=precision)
+            lowered = backend.lower(float_graph, float_recipe, target)
+            path, record = build_engine(lowered, precision, backend, target, facts, place, recipe.batch.max)
+            size = record.size_bytes if precision == "fp32" else size
+            calls[precision] = _call(backend.load(path, record), batch)
+        return FloatEngines(latency(calls, batch=recipe.batch.opt, threads=threads), size)
+
+
+def _float_precisions(backend: Backend, own: Precision) -> list[Precision]:
+    usable = []
+    for precision in backend.float_precisions:
+        try:
+            backend.check_precision(precision)
+        except TargetUnsupported:
+            continue  # this CPU lacks it: there is nothing to compare with
+        if precision != own:
+            usable.append(precision)
+    return usable
+
+
+def _call(engine: Engine, batch: NDArray[np.float32]) -> Callable[[], object]:
+    inputs = {engine.record.inputs[0].name: batch}
+    return lambda: engine.run(inputs)
+
+
+def run_batched(engine: Engine, images: NDArray[np.float32]) -> Outputs:
+    """An engine's outputs over all images."""
+    name = engine.record.inputs[0].name
+    size = min(BATCH, engine.record.max_batch)
+    return _joined(engine.run({name: images[i : i + size]}) for i in range(0, len(images), size))
+
+
+def run_reference(graph: bytes, images: NDArray[np.float32]) -> Outputs:
+    """A graph's outputs over all images, in onnxruntime with every optimization off."""
+    session = reference(graph)
+    names = [output.name for output in session.get_outputs()]
+    feed = session.get_inputs()[0].name
+    return _joined(
+        dict(zip(names, session.run(names, {feed: images[i : i + BATCH]}), strict=True))
+        for i in range(0, len(images), BATCH)
+    )
+
+
+def _joined(parts: object) -> Outputs:
+    collected: dict[str, list[NDArray[np.float32]]] = {}
+    for part in parts:  # type: ignore[attr-defined]
+        for name, array in part.items():
+            collected.setdefault(name, []).append(array)
+    return {name: np.concatenate(arrays) for name, arrays in collected.items()}
+
+
+def noise_floor(portable: ir.Model, images: NDArray[np.float32], other: Mapping[str, NDArray[np.float32]]) -> tuple[float, Outputs]:
+    """SQNR in dB between the portable graph in onnxruntime, unoptimized, and another exact evaluation of it."""
+    outputs = run_reference(serialize(portable), images)
+    return min(sqnr_db(other[name], outputs[name]) for name in outputs), outputs
+
+
+def _check_engine(found: Fidelity, recipe: Recipe, noise_floor_db: float, runtime: str) -> None:
+    allowed = recipe.tolerances
+    least = min(allowed.engine_sqnr_db, noise_floor_db - CHAOS_MARGIN_DB)
+    if found.sqnr_db < least:
+        raise AccuracyGateError(
+            f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the runtime "
+            "computes something else than the graph says"
+        )
+    if found.top1_agreement is not None and found.top1_agreement < allowed.engine_top1:
+        raise AccuracyGateError(
+            f"the {runtime} engine decides as its lowered graph on {found.top1_agreement:.2%} of the held-out images, "
+            f"allowed are {allowed.engine_top1:.2%}"
+        )

@@ -1,0 +1,216 @@
+"""build(): a model's name in, a bundle in the store out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qzoo.errors import AccuracyGateError
+from qzoo.measure import accuracy, decide, fidelity, sqnr_db
+from qzoo.pipeline.assemble import (
+    Assembled,
+    Facts,
+    FloatEngines,
+    assemble,
+    measure_latency,
+    noise_floor,
+    serialize,
+)
+from qzoo.pipeline.plan import Options, Plan, make_plan
+from qzoo.pipeline.progress import Progress, Silent
+from qzoo.records import Accuracy, FileEntry, Manifest, Measurement, digest_of, encode
+from qzoo.registry import Registry
+from qzoo.spec import Placement, Precision
+from qzoo.store import Bundle, Store, tag_for
+
+if TYPE_CHECKING:
+    from qzoo.pipeline.prepare import Prepared
+
+
+def build(
+    model: str,
+    *,
+    precision: Precision = "int8",
+    target: str = "auto",
+    weights: str | Path = "auto",
+    data: str | Path | None = None,
+    labels: Path | None = None,
+    calibrator: str | None = None,
+    calib_samples: int = 64,
+    placement: Placement | None = None,
+    batch_size: int = 1,
+    max_drop: float | None = None,
+    seed: int = 0,
+    force: bool = False,
+    plugin_dirs: Sequence[Path] = (),
+) -> Bundle:
+    """Build a verified, measured engine of a model, or serve it from the store if the same was built before.
+
+    `weights` is "auto", "random" or a checkpoint file; `data` a dataset's name or a directory of images; `calibrator`
+    "max" or "percentile[:P]"; `max_drop` accuracy points. See `qzoo build --help`. Raises a QzooError.
+    """
+    store = Store.default()
+    options = Options(
+        model=model,
+        precision=precision,
+        target=target,
+        weights=str(weights),
+        data=None if data is None else str(data),
+        labels=labels,
+        calibrator=calibrator,
+        calib_samples=calib_samples,
+        placement=placement,
+        batch_size=batch_size,
+        max_drop=max_drop,
+        seed=seed,
+    )
+    plan = make_plan(options, Registry.load(plugin_dirs), store.home / "cache" / "weights")
+    return next(iter(build_all([plan], store, force=force)))
+
+
+def build_all(plans: Iterable[Plan], store: Store, *, force: bool = False, progress: Progress | None = None) -> list[Bundle]:
+    """Build every plan; what plans share (the calibrated network) is made once. Raises a QzooError."""
+    shown = progress or Silent()
+    prepared: dict[str, Prepared] = {}
+    bundles = []
+    for plan in plans:
+        stored = None if force else store.find(plan.inputs.bundle_id)
+        bundles.append(stored or _build_one(plan, store, prepared, shown))
+    return bundles
+
+
+def export_graph(plan: Plan, form: str, progress: Progress | None = None) -> bytes:
+    """The portable or lowered graph of a plan, serialized."""
+    from qzoo.pipeline.prepare import prepare
+
+    portable = prepare(plan, progress or Silent()).portable
+    if form == "portable":
+        return serialize(portable)
+    return serialize(plan.backend.lower(portable, plan.recipe, plan.target))
+
+
+def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress: Progress) -> Bundle:
+    from qzoo.pipeline.prepare import prepare
+
+    key = _shared_key(plan)
+    if key not in prepared:
+        prepared[key] = prepare(plan, progress)
+    graphs = prepared[key]
+    images = graphs.held_out.images
+    facts = Facts(
+        model=plan.spec.name,
+        preprocess=plan.spec.input.preprocess,
+        decision=plan.spec.decision,
+        labels=plan.inputs.labels,
+    )
+    progress.stage("portable graph in onnxruntime, unoptimized")
+    floor, portable_outputs = noise_floor(
+        graphs.portable, images, graphs.fake_quantized_outputs or graphs.float_outputs
+    )
+    engine = assemble(
+        graphs.portable,
+        plan.recipe,
+        plan.backend,
+        plan.target,
+        facts,
+        images,
+        noise_floor_db=floor,
+        trained=plan.trained,
+        progress=progress,
+    )
+    float_scores = decide(graphs.float_outputs, plan.spec.decision)
+    portable_scores = decide(portable_outputs, plan.spec.decision)
+    cost = sqnr_db(float_scores, portable_scores) - sqnr_db(float_scores, engine.lowered_scores)
+    progress.stage("measuring latency")
+    latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
+    measurement = _measurement(plan, graphs, engine, latencies, cost if plan.recipe.quantized else None)
+    _gate(plan, measurement, graphs)
+    return _store(plan, graphs, engine, measurement, store)
+
+
+def _shared_key(plan: Plan) -> str:
+    recipe = plan.recipe
+    return digest_of(
+        (
+            plan.inputs.model,
+            plan.inputs.plugin_source_sha256,
+            plan.inputs.weights,
+            plan.inputs.sample_list_sha256,
+            plan.inputs.held_out_list_sha256,
+            plan.inputs.seed,
+            (recipe.quantized, recipe.calibrator, recipe.per_channel, recipe.placement, recipe.keep_float),
+        )
+    )
+
+
+def _measurement(
+    plan: Plan, graphs: Prepared, engine: Assembled, latencies: FloatEngines, cost: float | None
+) -> Measurement:
+    float_scores = decide(graphs.float_outputs, plan.spec.decision)
+    labels = graphs.held_out.labels
+    accuracies: dict[str, Accuracy] | None = None
+    if labels is not None and plan.trained:
+        accuracies = {"float": accuracy(float_scores, labels), "engine": accuracy(engine.scores, labels)}
+    return Measurement(
+        target=plan.target,
+        verified="passed",
+        size_bytes={"float": latencies.size_bytes, "engine": engine.record.size_bytes},
+        latency=latencies.latency,
+        accuracy=accuracies,  # type: ignore[arg-type]
+        fidelity=fidelity(float_scores, engine.scores, trained=plan.trained),
+        engine_fidelity=engine.engine_fidelity,
+        lowering_cost_db=None if cost is None else round(cost, 3),
+        data=plan.dataset.name,
+        notes=plan.notes,
+        seconds=graphs.seconds,
+    )
+
+
+def _gate(plan: Plan, measurement: Measurement, graphs: Prepared) -> None:
+    allowed = plan.recipe.tolerances
+    if measurement.accuracy is not None:
+        before, after = measurement.accuracy["float"], measurement.accuracy["engine"]
+        drop = 100 * (before.fraction - after.fraction)
+        if drop > allowed.max_drop:
+            raise AccuracyGateError(
+                f"{plan.spec.name} drops {drop:.2f} points ({before.correct} -> {after.correct} of {after.total}), "
+                f"allowed are {allowed.max_drop:g} (--max-drop); {_worst(graphs)}"
+            )
+    cost = measurement.lowering_cost_db
+    if plan.trained and cost is not None and cost > allowed.lowering_sqnr_db:
+        raise AccuracyGateError(
+            f"lowering {plan.spec.name} for {plan.target} costs {cost:.2f} dB of SQNR to the float model, allowed are "
+            f"{allowed.lowering_sqnr_db:g}; {_worst(graphs)}"
+        )
+
+
+def _worst(graphs: Prepared) -> str:
+    layers = ", ".join(f"{layer.path} {layer.sqnr_db:.1f} dB" for layer in graphs.worst_layers())
+    return f"the layers with the worst SQNR: {layers}; try another --calib, or keep them in float" if layers else ""
+
+
+def _store(plan: Plan, graphs: Prepared, engine: Assembled, measurement: Measurement, store: Store) -> Bundle:
+    files = {
+        "portable.onnx": serialize(graphs.portable),
+        "lowered.onnx": engine.lowered,
+        engine.engine_name: engine.engine,
+        f"{engine.engine_name}.json": encode(engine.record),
+    }
+    if graphs.table is not None:
+        files["calibration.json"] = encode(graphs.table)
+    manifest = Manifest(
+        id=plan.inputs.bundle_id,
+        inputs=plan.inputs,
+        provenance=replace(plan.entry.provenance, origin=Path(plan.entry.provenance.origin).name),
+        data=plan.dataset.name,
+        engine=engine.engine_name,
+        files={name: FileEntry(sha256=digest_of(data), size_bytes=len(data)) for name, data in files.items()},
+    )
+    return store.put(
+        plan.spec.name,
+        tag_for(plan.recipe.precision),
+        manifest,
+        {**files, "measurement.json": encode(measurement)},
+    )

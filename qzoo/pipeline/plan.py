@@ -1,0 +1,221 @@
+"""Decides what a build will do, from its options alone: target, recipe, weights, samples, and the bundle's id.
+
+Nothing here loads torch or runs a network, so that an identical second build is found in the store at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from qzoo import weights as weights_module
+from qzoo.data.labels import imagenet_labels, read_labels
+from qzoo.data.sampler import choose, sample_list_digest
+from qzoo.errors import DataUnavailable, TargetUnavailable, UnknownName, UsageError
+from qzoo.hookspecs import Backend, Dataset, Sample
+from qzoo.records import BuildInputs, Target
+from qzoo.registry import ModelEntry, Registry
+from qzoo.spec import PRECISIONS, BatchProfile, ModelSpec, Placement, Precision, Recipe, with_overrides
+
+PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
+"""`--target auto` takes the first of these that works here."""
+
+MAX_HELD_OUT = 512
+"""Held-out images used to evaluate, at most; enough for 0.2 points on a good classifier's accuracy."""
+UNLABELLED_HELD_OUT = 64
+MIN_CALIBRATION = 8
+"""Fewer samples than this can't show an activation's range."""
+
+_SHAPE_THE_BYTES = ("qzoo", "torch", "torchvision", "onnx", "onnx-ir", "onnxscript", "numpy", "pillow", "pytorch-quantization")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the caller asks for. None means: as the model's recipe says."""
+
+    model: str
+    precision: Precision = "int8"
+    target: str = "auto"
+    weights: str = "auto"
+    data: str | None = None
+    labels: Path | None = None
+    calibrator: str | None = None
+    calib_samples: int = 64
+    placement: Placement | None = None
+    batch_size: int = 1
+    max_drop: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A build, decided but not begun."""
+
+    entry: ModelEntry
+    backend: Backend
+    target: Target
+    reason: str
+    recipe: Recipe
+    weights: weights_module.WeightsPlan
+    dataset: Dataset
+    calibration: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    inputs: BuildInputs
+    notes: tuple[str, ...]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.entry.spec
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights mean anything: random ones have latency, but no accuracy."""
+        return self.weights.record.kind != "random"
+
+
+def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
+    """Decide a build. Raises UsageError, UnavailableError, TargetError or PluginError."""
+    if options.precision not in PRECISIONS:
+        raise UnknownName("precision", options.precision, PRECISIONS)
+    if options.calib_samples < MIN_CALIBRATION:
+        raise UsageError(f"--calib-samples {options.calib_samples}: calibration needs at least {MIN_CALIBRATION} samples")
+    entry = registry.model(options.model)
+    backend, reason = choose_backend(options.target, registry)
+    backend.check_precision(options.precision)
+    target = backend.target()
+    recipe = _recipe(entry.spec, backend, options)
+    dataset = open_dataset(options.data or entry.spec.data, registry)
+    weights = weights_module.plan(entry.spec, options.weights, options.seed, cache)
+    calibration = choose(dataset, "calibration", options.calib_samples, options.seed)
+    if len(calibration) < MIN_CALIBRATION:
+        raise DataUnavailable(
+            f"dataset {dataset.name!r} has {len(calibration)} calibration images; at least {MIN_CALIBRATION} are needed"
+        )
+    limit = UNLABELLED_HELD_OUT if dataset.classes is None else MAX_HELD_OUT
+    held_out = choose(dataset, "held-out", limit, options.seed)
+    _check_classes(dataset, weights.record.num_classes, entry.spec)
+    labels = _labels(options.labels, dataset, weights.record.num_classes)
+    return Plan(
+        entry=entry,
+        backend=backend,
+        target=target,
+        reason=reason,
+        recipe=recipe,
+        weights=weights,
+        dataset=dataset,
+        calibration=calibration,
+        held_out=held_out,
+        inputs=BuildInputs(
+            model=entry.spec.name,
+            plugin_version=entry.spec.version,
+            plugin_source_sha256=registry.source_digest(entry.provenance),
+            recipe=recipe,
+            weights=weights.record,
+            sample_list_sha256=sample_list_digest(calibration),
+            held_out_list_sha256=sample_list_digest(held_out),
+            labels=labels,
+            target=target,
+            versions={**_versions(), backend.sdk: target.version},
+            seed=options.seed,
+        ),
+        notes=_notes(options, dataset, calibration, weights.record.kind),
+    )
+
+
+def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
+    """The backend that `--target` names, and why it. `auto`: the first of PREFERENCE that works here.
+
+    `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName or TargetUnavailable.
+    """
+    if wanted != "auto":
+        backend = registry.backend(wanted.partition("/")[0])
+        return _working(backend), "asked for"
+    known = {backend.name: backend for backend in registry.backends()}
+    passed_over = []
+    for name in (*PREFERENCE, *sorted(known.keys() - set(PREFERENCE))):
+        if name not in known:
+            continue
+        probe = known[name].probe()
+        if probe.works:
+            because = f"auto: {name} works here"
+            return known[name], because + (f"; {', '.join(passed_over)}" if passed_over else "")
+        passed_over.append(f"{name}: {probe.reason}")
+    raise TargetUnavailable(f"no target works here ({'; '.join(passed_over) or 'none is installed'}); see `qzoo doctor`")
+
+
+def open_dataset(name: str, registry: Registry) -> Dataset:
+    """A directory of images, or a dataset by name. Raises DataUnavailable or UnknownName."""
+    path = Path(name)
+    if path.is_dir():
+        from qzoo.data.folder import FolderDataset
+
+        return FolderDataset(path)
+    if path.exists() or len(path.parts) > 1:
+        raise DataUnavailable(f"--data {name}: not a directory of images")
+    return registry.dataset(name).open()
+
+
+def _working(backend: Backend) -> Backend:
+    probe = backend.probe()
+    if not probe.works:
+        raise TargetUnavailable(f"target {backend.name} doesn't work here: {probe.reason}")
+    return backend
+
+
+def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
+    recipe = spec.recipe(backend.name, options.precision, backend.roles)
+    tolerances = recipe.tolerances
+    if options.max_drop is not None:
+        if not options.max_drop >= 0:
+            raise UsageError(f"--max-drop {options.max_drop}: give accuracy points, 0 or more")
+        tolerances = replace(tolerances, max_drop=options.max_drop)
+    batch = BatchProfile(min=1, opt=options.batch_size, max=max(options.batch_size, recipe.batch.max))
+    return with_overrides(
+        recipe, calibrator=options.calibrator, placement=options.placement, tolerances=tolerances, batch=batch
+    )
+
+
+def _check_classes(dataset: Dataset, num_classes: int, spec: ModelSpec) -> None:
+    if dataset.classes is not None and len(dataset.classes) != num_classes:
+        raise DataUnavailable(
+            f"dataset {dataset.name!r} has {len(dataset.classes)} classes, but {spec.name}'s weights have {num_classes} "
+            f"(read from {spec.head}); give --data with the same classes"
+        )
+
+
+def _labels(path: Path | None, dataset: Dataset, num_classes: int) -> tuple[str, ...]:
+    if path is not None:
+        labels = read_labels(path)
+        if len(labels) != num_classes:
+            raise UsageError(f"--labels {path} names {len(labels)} classes, the weights have {num_classes}")
+        return labels
+    if dataset.classes is not None:
+        return dataset.classes
+    imagenet = imagenet_labels()
+    return imagenet if len(imagenet) == num_classes else tuple(str(index) for index in range(num_classes))
+
+
+def _notes(options: Options, dataset: Dataset, calibration: Sequence[Sample], kind: str) -> tuple[str, ...]:
+    notes = []
+    if kind == "random":
+        notes.append("random weights: latency and size mean something, accuracy does not")
+    if dataset.classes is None:
+        notes.append(f"accuracy was not measured: {dataset.name} carries no labels")
+    if len(calibration) < options.calib_samples:
+        notes.append(f"calibrated on {len(calibration)} samples: {dataset.name} has no more")
+    return tuple(notes)
+
+
+@lru_cache(maxsize=1)
+def _versions() -> Mapping[str, str]:
+    return {name: _version(name) for name in _SHAPE_THE_BYTES}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"

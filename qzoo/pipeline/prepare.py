@@ -1,0 +1,193 @@
+"""Float weights -> what every target starts from: the portable graph, the float graph, and the float network's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from qzoo import weights
+from qzoo.data.preprocess import batches
+from qzoo.errors import SpecError
+from qzoo.export import export
+from qzoo.hookspecs import Sample
+from qzoo.pipeline.plan import Plan
+from qzoo.pipeline.progress import Progress, tracked
+from qzoo.quant.calibrate import calibrate
+from qzoo.quant.fuse import fold_batchnorm
+from qzoo.quant.insert import insert_quantizers, resolve
+from qzoo.quant.sensitivity import layer_errors
+from qzoo.records import CalibrationTable, LayerError
+from qzoo.spec import ModelSpec
+
+BATCH = 16
+"""Images per forward pass; bounds the memory of calibration whatever the number of samples."""
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The held-out images, preprocessed: inputs (N, C, H, W), labels (N,) or None."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is the same for every target."""
+
+    portable: ir.Model
+    float_graph: ir.Model
+    table: CalibrationTable | None
+    held_out: HeldOut
+    float_outputs: Outputs
+    fake_quantized_outputs: Outputs | None
+    quantized: nn.Module | None
+    seconds: dict[str, float]
+
+    def worst_layers(self, count: int = 5) -> list[LayerError]:
+        """The layers with the worst SQNR, each quantized alone."""
+        if self.quantized is None:
+            return []
+        return layer_errors(self.quantized, torch.from_numpy(self.held_out.images[:BATCH]))[:count]
+
+
+def prepare(plan: Plan, progress: Progress) -> Prepared:
+    """Load, calibrate and export. Raises UnavailableError, PluginError, ExportError or GraphError."""
+    spec, clock = plan.spec, _Clock()
+    progress.stage("loading weights")
+    network = load_network(plan)
+    clock.lap("weights")
+    progress.stage("reading held-out images", len(plan.held_out))
+    held_out = read_held_out(plan, progress)
+    progress.stage("float reference", _steps(plan.held_out))
+    float_outputs = forward(network, held_out.images, spec.outputs, progress)
+    clock.lap("float reference")
+    progress.stage("exporting the float graph")
+    float_graph = _export_float(network, plan)
+    clock.lap("float export")
+    if not plan.recipe.quantized:
+        return Prepared(
+            portable=float_graph,
+            float_graph=float_graph,
+            table=None,
+            held_out=held_out,
+            float_outputs=float_outputs,
+            fake_quantized_outputs=None,
+            quantized=None,
+            seconds=clock.seconds,
+        )
+    quantized = insert_quantizers(network, spec, plan.recipe)
+    progress.stage(f"calibrating ({plan.recipe.calibrator})", _steps(plan.calibration))
+    table = calibrate(
+        quantized,
+        tracked(calibration_batches(plan), progress),
+        plan.recipe.calibrator,
+        plan.inputs.sample_list_sha256,
+    )
+    clock.lap("calibration")
+    progress.stage("fake-quantized reference", _steps(plan.held_out))
+    fake_quantized = forward(quantized, held_out.images, spec.outputs, progress)
+    clock.lap("fake-quantized reference")
+    progress.stage("exporting the portable graph")
+    portable = export(quantized, spec.input.name, spec.input.shape, spec.outputs)
+    clock.lap("export")
+    return Prepared(
+        portable=portable,
+        float_graph=float_graph,
+        table=table,
+        held_out=held_out,
+        float_outputs=float_outputs,
+        fake_quantized_outputs=fake_quantized,
+        quantized=quantized,
+        seconds=clock.seconds,
+    )
+
+
+def load_network(plan: Plan) -> nn.Module:
+    """The float network in eval mode with its weights. Raises SpecError or WeightsMismatch."""
+    builder = resolve(plan.spec.builder)
+    if not callable(builder):
+        raise SpecError(f"{plan.spec.name}: builder {plan.spec.builder!r} is not callable")
+    classes, arguments = plan.weights.record.num_classes, plan.spec.builder_args
+
+    def make() -> nn.Module:
+        made = builder(classes, **arguments)
+        if not isinstance(made, nn.Module):
+            raise SpecError(f"{plan.spec.name}: builder {plan.spec.builder!r} gave a {type(made).__name__}, no network")
+        return made
+
+    if plan.weights.path is None:
+        return weights.initialize_random(make, plan.weights.seed, next(calibration_batches(plan)))
+    with torch.random.fork_rng(devices=[]):
+        network = make()
+    weights.apply(network, weights.load_state(plan.weights.path, plan.spec.head), plan.spec.name)
+    return network.eval()
+
+
+def module_paths(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Every module of a model's network: its path, in which fusions and swaps are written, and its class."""
+    builder = resolve(spec.builder)
+    if not callable(builder):
+        raise SpecError(f"{spec.name}: builder {spec.builder!r} is not callable")
+    network: nn.Module = builder(spec.num_classes, **spec.builder_args)
+    return [(path, type(module).__name__) for path, module in network.named_modules() if path]
+
+
+def calibration_batches(plan: Plan) -> Iterator[torch.Tensor]:
+    """The calibration images in batches (N, C, H, W) float32."""
+    for images, _ in batches(plan.dataset, plan.calibration, plan.spec.input.preprocess, BATCH):
+        yield torch.from_numpy(images)
+
+
+def read_held_out(plan: Plan, progress: Progress) -> HeldOut:
+    """Decode and preprocess the held-out images, once."""
+    images, labels = [], []
+    for part, known in batches(plan.dataset, plan.held_out, plan.spec.input.preprocess, BATCH):
+        images.append(part)
+        if known is not None:
+            labels.append(known)
+        progress.advance(len(part))
+    labelled = len(labels) == len(images)
+    return HeldOut(images=np.concatenate(images), labels=np.concatenate(labels) if labelled else None)
+
+
+def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:
+    """Every output of a network in eval mode, by name, over all images. Raises SpecError for another number of outputs."""
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with torch.inference_mode():
+        for batch in tracked(torch.from_numpy(images).split(BATCH), progress):
+            result = network(batch)
+            parts.append(result if isinstance(result, tuple) else (result,))
+    if len(parts[0]) != len(names):
+        raise SpecError(f"the spec names {len(names)} outputs ({', '.join(names)}), the network gives {len(parts[0])}")
+    return {name: torch.cat([part[i] for part in parts]).numpy() for i, name in enumerate(names)}
+
+
+def _export_float(network: nn.Module, plan: Plan) -> ir.Model:
+    folded = deepcopy(network)
+    fold_batchnorm(folded, plan.spec.fusions)
+    return export(folded, plan.spec.input.name, plan.spec.input.shape, plan.spec.outputs)
+
+
+def _steps(samples: Sequence[Sample]) -> int:
+    return -(-len(samples) // BATCH)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.seconds[name], self._last = round(now - self._last, 2), now

@@ -1,0 +1,90 @@
+"""A bundle's portable graph -> an engine for this machine. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from qzoo.data.preprocess import batches
+from qzoo.data.sampler import choose
+from qzoo.errors import IntegrityError
+from qzoo.measure import decide, fidelity
+from qzoo.pipeline.assemble import Assembled, Facts, assemble, noise_floor, run_reference, serialize
+from qzoo.pipeline.plan import UNLABELLED_HELD_OUT, open_dataset
+from qzoo.pipeline.progress import Progress, Silent
+from qzoo.records import FileEntry, Manifest, Measurement, digest_of, encode
+from qzoo.registry import Registry
+from qzoo.store import Bundle, Store, tag_for
+
+
+def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress | None = None) -> Bundle:
+    """Build the engine of `bundle` anew for this machine's version of the same runtime, and verify it.
+
+    Everything in the bundle is checked against its digest first. Accuracy is not measured again; fidelity is, to the
+    portable graph. Raises IntegrityError, TargetError or AccuracyGateError.
+    """
+    shown = progress or Silent()
+    store.verify(bundle)
+    manifest, record = bundle.manifest, bundle.record
+    backend = registry.backend(record.target.runtime)
+    target = backend.target()
+    recipe = manifest.inputs.recipe
+    dataset = open_dataset(manifest.data, registry)
+    samples = choose(dataset, "held-out", UNLABELLED_HELD_OUT, manifest.inputs.seed)
+    images, _ = next(batches(dataset, samples, record.preprocess, len(samples)))
+    portable = ir.load(bundle.path / "portable.onnx")
+    if any(value.const_value is None for value in portable.graph.initializers.values()):
+        raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")
+    outputs = run_reference(serialize(portable), images)
+    floor, _ = noise_floor(portable, images, outputs)
+    facts = Facts(
+        model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels
+    )
+    trained = manifest.inputs.weights.kind != "random"
+    engine = assemble(
+        portable, recipe, backend, target, facts, images, noise_floor_db=floor, trained=trained, progress=shown
+    )
+    measurement = Measurement(
+        target=target,
+        verified="passed",
+        size_bytes={"float": bundle.measurement.size_bytes["float"], "engine": engine.record.size_bytes},
+        latency={},
+        accuracy=None,
+        fidelity=fidelity(decide(outputs, record.decision), engine.scores, trained=trained),
+        engine_fidelity=engine.engine_fidelity,
+        lowering_cost_db=None,
+        data=dataset.name,
+        notes=(f"rebuilt from {manifest.id[:12]}'s portable graph; fidelity is to that graph",),
+    )
+    return store.put(
+        record.model,
+        tag_for(recipe.precision),
+        _manifest(bundle, engine),
+        {**_files(bundle, engine), "measurement.json": encode(measurement)},
+    )
+
+
+def _files(bundle: Bundle, engine: Assembled) -> dict[str, bytes]:
+    kept = {
+        name: (bundle.path / name).read_bytes()
+        for name in ("portable.onnx", "calibration.json")
+        if name in bundle.manifest.files
+    }
+    return {
+        **kept,
+        "lowered.onnx": engine.lowered,
+        engine.engine_name: engine.engine,
+        f"{engine.engine_name}.json": encode(engine.record),
+    }
+
+
+def _manifest(bundle: Bundle, engine: Assembled) -> Manifest:
+    target = engine.record.target
+    old = bundle.manifest
+    sdk_versions = {**old.inputs.versions, target.runtime: target.version}
+    inputs = replace(old.inputs, target=target, versions=sdk_versions)
+    files = {
+        name: FileEntry(sha256=digest_of(data), size_bytes=len(data)) for name, data in _files(bundle, engine).items()
+    }
+    return replace(old, id=inputs.bundle_id, inputs=inputs, engine=engine.engine_name, files=files)

@@ -1,0 +1,152 @@
+"""Records -> text for people and objects for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qzoo.records import Accuracy, Measurement
+from qzoo.store import Bundle
+
+MB = 1e6
+
+
+def build_object(bundle: Bundle, *, cached: bool, reason: str) -> dict[str, object]:
+    """What `qzoo build --json` prints for one bundle. Absolute paths, bytes, milliseconds, fractions."""
+    manifest, measured = bundle.manifest, bundle.measurement
+    recipe = manifest.inputs.recipe
+    accuracy = None
+    if measured.accuracy is not None:
+        before, after = measured.accuracy["float"], measured.accuracy["engine"]
+        accuracy = {
+            "float": before.fraction,
+            "engine": after.fraction,
+            "float_correct": before.correct,
+            "engine_correct": after.correct,
+            "total": after.total,
+        }
+    return {
+        "model": manifest.inputs.model,
+        "precision": recipe.precision,
+        "target": str(measured.target),
+        "reason": reason,
+        "bundle": str(bundle.path),
+        "id": manifest.id,
+        "engine": str(bundle.engine),
+        "cached": cached,
+        "weights": manifest.inputs.weights,
+        "calibration": {"calibrator": recipe.calibrator, "sample_list_sha256": manifest.inputs.sample_list_sha256},
+        "size_bytes": measured.size_bytes,
+        "latency_ms": _latencies(measured, recipe.precision),
+        "accuracy": accuracy,
+        "fidelity": measured.fidelity,
+        "engine_fidelity": measured.engine_fidelity,
+        "lowering_cost_db": measured.lowering_cost_db,
+        "verified": measured.verified,
+        "notes": measured.notes,
+    }
+
+
+def _latencies(measured: Measurement, precision: str) -> dict[str, object] | None:
+    if not measured.latency:
+        return None
+    medians = {name: latency.median_ms for name, latency in measured.latency.items()}
+    return {"float": medians.get("fp32"), "engine": medians[precision], **medians}
+
+
+def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
+    """What `qzoo build` did, in at most 25 lines."""
+    manifest, measured = bundle.manifest, bundle.measurement
+    inputs = manifest.inputs
+    recipe, weights = inputs.recipe, inputs.weights
+    lines = [
+        f"{inputs.model} {recipe.precision} for {measured.target} ({reason})",
+        f"  weights      {weights.kind}: {weights.ref}, {weights.num_classes} classes",
+    ]
+    if recipe.quantized:
+        lines.append(f"  calibration  {recipe.calibrator} on {manifest.data}, placement {recipe.placement}")
+    if cached:
+        lines.append("  served from the store: the same was built before (--force rebuilds)")
+    lines.append(f"  verified     {_verified(measured)}")
+    lines += ["", *_table(measured, recipe.precision), ""]
+    if measured.fidelity is not None:
+        found = measured.fidelity
+        agreement = "" if found.top1_agreement is None else f", top-1 agreement {found.top1_agreement:.2%}"
+        lines.append(
+            f"  fidelity     to the float model on {found.samples} held-out images: cosine {found.cosine:.5f}, "
+            f"SQNR {found.sqnr_db:.1f} dB{agreement}"
+        )
+    lines += [f"  note         {note}" for note in measured.notes[:4]]
+    lines += [
+        f"  engine       {bundle.engine}",
+        f"  run it       qzoo run {inputs.model}:{recipe.precision.replace('+', '-')} IMAGE",
+    ]
+    return lines
+
+
+def comparison(bundles: Sequence[Bundle]) -> list[str]:
+    """Several bundles of one model side by side: accuracy, size and latency, each against its runtime's float engine."""
+    rows = [("target", "float", "engine", "size", "of fp32", "latency", "of fp32")]
+    for bundle in bundles:
+        measured = bundle.measurement
+        precision = bundle.manifest.inputs.recipe.precision
+        accuracy = measured.accuracy
+        before, after = (None, None) if accuracy is None else (accuracy["float"], accuracy["engine"])
+        own, fp32 = measured.latency.get(precision), measured.latency.get("fp32")
+        size, full = measured.size_bytes["engine"], measured.size_bytes["float"]
+        rows.append(
+            (
+                f"{measured.target} {precision}",
+                _correct(before),
+                _correct(after),
+                "-" if size is None else f"{size / MB:.3f} MB",
+                _ratio(size, full),
+                "-" if own is None else f"{own.median_ms:.3f} ms",
+                _ratio(own and own.median_ms, fp32 and fp32.median_ms),
+            )
+        )
+    return _aligned(rows)
+
+
+def _verified(measured: Measurement) -> str:
+    if measured.engine_fidelity is None:
+        return measured.verified
+    cost = "" if measured.lowering_cost_db is None else f"; lowering cost {measured.lowering_cost_db:.2f} dB"
+    return f"{measured.verified}: {measured.engine_fidelity.sqnr_db:.1f} dB from its lowered graph{cost}"
+
+
+def _table(measured: Measurement, precision: str) -> list[str]:
+    rows = [("", "size", "latency", "p95", "of fp32", "accuracy")]
+    fp32 = measured.latency.get("fp32")
+    sizes = {"fp32": measured.size_bytes["float"], precision: measured.size_bytes["engine"]}
+    accuracy: dict[str, Accuracy] = {}
+    if measured.accuracy is not None:
+        accuracy = {"fp32": measured.accuracy["float"], precision: measured.accuracy["engine"]}
+    names = [name for name in ("fp32", "bf16", "fp16", "int8", "int8+fp16") if name in {*measured.latency, *sizes}]
+    for name in names:
+        size, latency = sizes.get(name), measured.latency.get(name)
+        rows.append(
+            (
+                name,
+                "-" if size is None else f"{size / MB:.3f} MB",
+                "-" if latency is None else f"{latency.median_ms:.3f} ms",
+                "-" if latency is None else f"{latency.p95_ms:.3f} ms",
+                _ratio(latency and latency.median_ms, fp32 and fp32.median_ms),
+                _correct(accuracy.get(name)),
+            )
+        )
+    some = next(iter(measured.latency.values()), None)
+    heading = [] if some is None else [f"  batch {some.batch}, {some.threads} threads, median of {some.rounds} rounds"]
+    return heading + _aligned(rows)
+
+
+def _correct(accuracy: Accuracy | None) -> str:
+    return "-" if accuracy is None else f"{accuracy.correct}/{accuracy.total} ({accuracy.fraction:.2%})"
+
+
+def _ratio(value: float | None, base: float | None) -> str:
+    return f"{value / base:.2f}x" if value and base else "-"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
