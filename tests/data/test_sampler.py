@@ -54,6 +54,10 @@ def test_shares_add_up_and_never_exceed_a_class(sizes: dict[int, int], data: st.
     assert all(0 <= result[key] <= sizes[key] for key in sizes)
 
 
+def test_the_largest_remainders_are_rounded_up():
+    assert shares({"a": 70, "b": 26, "c": 4}, 10) == {"a": 7, "b": 3, "c": 0}
+
+
 @given(labels=LABELS, data=st.data())
 def test_the_held_out_digests_do_not_depend_on_the_order(labels: list[int], data: st.DataObject):
     samples = make(labels)
