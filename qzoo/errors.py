@@ -19,7 +19,7 @@
     │   ├── DuplicateName           8   two plugins provide the same name
     │   ├── UnknownHook             8   a plugin implements a hook that does not exist
     │   ├── BrokenPlugin            8   a plugin raised while it was loaded
-    │   └── SpecError               8   a spec's declarations don't fit its network (a pattern that matches nothing, ...)
+    │   └── SpecError               8   a spec doesn't fit its network (a pattern that matches nothing, ...)
     ├── ExportError                 1   the network could not be exported to ONNX
     ├── GraphError                  1   a graph pass met or left a graph that breaks an invariant
     └── StoreError                  1   the local store can't be read or written

@@ -64,13 +64,15 @@ def decide(outputs: Mapping[str, Array], decision: Decision) -> Array:
     arrays = list(outputs.values())
     if decision == "argmax":
         return arrays[0]
-    return np.sum([softmax(array) for array in arrays], axis=0, dtype=np.float32)
+    total: Array = np.sum([softmax(array) for array in arrays], axis=0, dtype=np.float32)
+    return total
 
 
 def softmax(logits: Array) -> Array:
     """Over the last axis."""
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+    chances: Array = shifted / shifted.sum(-1, keepdims=True)
+    return chances
 
 
 def latency(
@@ -89,7 +91,7 @@ def latency(
     times: dict[str, list[float]] = {name: [] for name in names}
     order, began = np.random.default_rng(0), perf_counter()
     for done in range(rounds):
-        if done >= 5 and perf_counter() - began > seconds:  # noqa: PLR2004 - see the docstring
+        if done >= 5 and perf_counter() - began > seconds:
             break
         for index in order.permutation(len(names)):
             name = names[index]

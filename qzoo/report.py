@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qzoo.records import Accuracy, Measurement
+from qzoo.records import Accuracy, Latency, Measurement
 from qzoo.store import Bundle
 
 MB = 1e6
@@ -84,7 +84,7 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
 
 
 def comparison(bundles: Sequence[Bundle]) -> list[str]:
-    """Several bundles of one model side by side: accuracy, size and latency, each against its runtime's float engine."""
+    """Several bundles of one model side by side, each against its runtime's fp32 engine."""
     rows = [("target", "float", "engine", "size", "of fp32", "latency", "of fp32")]
     for bundle in bundles:
         measured = bundle.measurement
@@ -101,7 +101,7 @@ def comparison(bundles: Sequence[Bundle]) -> list[str]:
                 "-" if size is None else f"{size / MB:.3f} MB",
                 _ratio(size, full),
                 "-" if own is None else f"{own.median_ms:.3f} ms",
-                _ratio(own and own.median_ms, fp32 and fp32.median_ms),
+                _ratio(_median(own), _median(fp32)),
             )
         )
     return _aligned(rows)
@@ -130,7 +130,7 @@ def _table(measured: Measurement, precision: str) -> list[str]:
                 "-" if size is None else f"{size / MB:.3f} MB",
                 "-" if latency is None else f"{latency.median_ms:.3f} ms",
                 "-" if latency is None else f"{latency.p95_ms:.3f} ms",
-                _ratio(latency and latency.median_ms, fp32 and fp32.median_ms),
+                _ratio(_median(latency), _median(fp32)),
                 _correct(accuracy.get(name)),
             )
         )
@@ -143,10 +143,16 @@ def _correct(accuracy: Accuracy | None) -> str:
     return "-" if accuracy is None else f"{accuracy.correct}/{accuracy.total} ({accuracy.fraction:.2%})"
 
 
+def _median(latency: Latency | None) -> float | None:
+    return None if latency is None else latency.median_ms
+
+
 def _ratio(value: float | None, base: float | None) -> str:
     return f"{value / base:.2f}x" if value and base else "-"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

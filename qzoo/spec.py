@@ -42,7 +42,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         channels = {"RGB": 3, "L": 1}[self.mode]
         if len(self.mean) != channels or len(self.std) != channels:
-            raise SpecError(f"preprocess: mode {self.mode} needs {channels} means and stds, got {self.mean}, {self.std}")
+            raise SpecError(
+                f"preprocess: mode {self.mode} needs {channels} means and stds, got {self.mean}, {self.std}"
+            )
         if not 0 < self.crop <= self.resize:
             raise SpecError(f"preprocess: need 0 < crop <= resize, got crop {self.crop}, resize {self.resize}")
         if min(self.std) <= 0:
@@ -259,7 +261,7 @@ def parse_calibrator(text: str) -> tuple[str, float | None]:
         percentile = float(argument or 99.99)
     except ValueError:
         raise UsageError(f"calibrator {text!r}: {argument!r} is not a number; try percentile:99.99") from None
-    if not 0 < percentile <= 100:  # noqa: PLR2004 - per cent
+    if not 0 < percentile <= 100:
         raise UsageError(f"calibrator {text!r}: the percentile must be above 0 and at most 100")
     return method, percentile
 

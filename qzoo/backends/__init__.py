@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qzoo.backends.ov import OpenVINO
 from qzoo.backends.ort import OnnxRuntime
+from qzoo.backends.ov import OpenVINO
 from qzoo.hookspecs import Backend, hookimpl
 
 

@@ -46,7 +46,8 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 def isa(flags: frozenset[str], onednn_limit: str | None = None) -> tuple[str, bool]:
     """The name of the best level these flags reach, and whether its 8-bit products accumulate without saturating.
 
-    `onednn_limit` is the value of ONEDNN_MAX_CPU_ISA, for runtimes that obey it (oneDNN, developer guide, CPU dispatcher control).
+    `onednn_limit` is the value of ONEDNN_MAX_CPU_ISA, for runtimes that obey it (oneDNN's developer guide, "CPU
+    dispatcher control").
     """
     if "asimd" in flags:
         return ("neon_dotprod" if "asimddp" in flags else "neon"), True

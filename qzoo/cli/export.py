@@ -42,7 +42,9 @@ def command(
     from qzoo.pipeline import export_graph, make_plan
     from qzoo.store import Store, write_file
 
-    plan = make_plan(options_of(model, target, words), load_registry(plugin_dirs), Store.default().home / "cache" / "weights")
+    plan = make_plan(
+        options_of(model, target, words), load_registry(plugin_dirs), Store.default().home / "cache" / "weights"
+    )
     with shown() as progress:
         graph = export_graph(plan, form, progress)
     write_file(output, graph)

@@ -60,13 +60,13 @@ def _strip_metadata(model: ir.Model) -> None:
 
 
 def _global_pooling(graph: ir.Graph) -> None:
-    """ReduceMean over the last two of four axes, dims kept -> GlobalAveragePool, for which runtimes have INT8 kernels."""
+    """ReduceMean over the last two of four axes -> GlobalAveragePool, for which runtimes have INT8 kernels."""
     for node in list(graph):
         if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1) != 1:
             continue
         tensor = data_input(node)
         axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        if axes is None or tensor.shape is None or len(tensor.shape) != 4:  # noqa: PLR2004 - NCHW
+        if axes is None or tensor.shape is None or len(tensor.shape) != 4:
             continue
         if sorted(int(a) % 4 for a in axes.ravel()) != [2, 3]:
             continue
@@ -114,7 +114,7 @@ def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Va
     weight, step = required_constant(tensor, f"weight of {path}"), required_constant(scale, f"scale of {path}")
     axis = node.attributes.get_int("axis", -1)
     shaped = step if axis < 0 else step.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    stored = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)  # type: ignore[operator,call-overload]
+    stored = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)  # type: ignore[operator]
     value = add_initializer(graph, f"{tensor.name}.int8", stored)
     step = step if axis >= 0 else step.reshape(())
     # onnxruntime's INT8 Gemm wants the zero point spelled out

@@ -15,7 +15,7 @@ Check = Callable[[ir.Model], None]
 
 
 def check_portable(model: ir.Model) -> None:
-    """Raise GraphError unless the graph is what design.md calls portable: symmetric int8, annotated, one pair per grid."""
+    """Raise GraphError unless the graph is portable: symmetric int8, every pair annotated, one per tensor and scale."""
     check_lowered(model)
     seen: set[tuple[str | None, bytes]] = set()
     for pair in pairs(model.graph):
@@ -50,7 +50,7 @@ def check_lowered(model: ir.Model) -> None:
 def _check_scale(node: ir.Node) -> None:
     scale = required_constant(node.inputs[1], f"scale of {node.name}")
     if not np.isfinite(scale).all() or not (scale > 0).all():  # type: ignore[operator]
-        raise GraphError(f"{node.name}: every scale must be finite and > 0, found {np.min(scale)}")  # type: ignore[arg-type,operator]
+        raise GraphError(f"{node.name}: every scale must be finite and > 0, found {np.min(scale)}")
 
 
 def _check_pair(pair: Pair) -> None:
@@ -64,7 +64,7 @@ def _check_pair(pair: Pair) -> None:
 
 def _check_weight(node: ir.Node) -> None:
     stored = required_constant(node.inputs[0], f"weight of {node.name}")
-    if stored.min() < -127:  # type: ignore[operator]
+    if stored.min() < -127:
         raise GraphError(f"{node.name}: an int8 weight is -128; weights lie in [-127, 127]")
     axis = node.attributes.get_int("axis", 1)
     if required_constant(node.inputs[1], "scale").ndim and axis != 0:

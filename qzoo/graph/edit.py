@@ -120,7 +120,9 @@ def pairs(graph: ir.Graph) -> Iterator[Pair]:
         yield Pair(node, users[0])
 
 
-def insert_pair(graph: ir.Graph, tensor: ir.Value, scale: np.float32, zero_point: NDArray[np.generic], like: Pair) -> Pair:
+def insert_pair(
+    graph: ir.Graph, tensor: ir.Value, scale: np.float32, zero_point: NDArray[np.generic], like: Pair
+) -> Pair:
     """Put a pair on `tensor`, right after its producer, annotated like another; consumers are not rewired."""
     stem = f"{tensor.name}_q"
     quantize = ir.node(QUANTIZE, [tensor, None, None], name=f"{stem}_quantize")

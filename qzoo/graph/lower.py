@@ -103,7 +103,7 @@ def _non_negative(value: ir.Value, seen: dict[ir.Value, bool]) -> bool:
     node = value.producer()
     if node is None:
         array = constant(value)
-        return array is not None and bool((array >= 0).all())  # type: ignore[operator]
+        return array is not None and bool((array >= 0).all())
     if node.op_type in _NON_NEGATIVE:
         return True
     if node.op_type == "Clip":
@@ -148,7 +148,7 @@ def absorb_relu(model: ir.Model) -> ir.Model:
 
 
 def _clamps_at_zero(node: ir.Node) -> bool:
-    if node.op_type != QUANTIZE or len(node.inputs) < 3:  # noqa: PLR2004 - tensor, scale, zero point
+    if node.op_type != QUANTIZE or len(node.inputs) < 3:
         return False
     zero_point = constant(node.inputs[2])
     return zero_point is not None and zero_point.dtype == np.uint8 and int(zero_point) == 0
@@ -197,7 +197,7 @@ def _scale_floor(user: ir.Node) -> NDArray[np.float64] | None:
     step = _input_step(user)
     if step is None:
         return None
-    bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None  # noqa: PLR2004 - data, weight, bias
+    bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None
     normal = np.asarray(SMALLEST_STEP / step)  # below it, input scale x weight scale is no normal float32
     return normal if bias is None else np.maximum(np.abs(bias.astype(np.float64)) / (step * 2.0**BIAS_BITS), normal)
 
@@ -210,13 +210,13 @@ def _input_step(user: ir.Node) -> float | None:
 
 
 def quantize_biases(model: ir.Model) -> ir.Model:
-    """Store each bias as int32 in units of input scale x weight scale, the accumulator's own, behind a DequantizeLinear.
+    """Store each bias as int32 in units of input scale x weight scale, the accumulator's, behind a DequantizeLinear.
 
     Changes values by at most half such a unit, the rounding that the integer kernels of onnxruntime make anyway; its
     Gemm runs on INT8 only with a bias in this form. Needs `floor_weight_scales` first.
     """
     for node in list(model.graph):
-        if node.op_type not in {"Conv", "Gemm"} or len(node.inputs) < 3:  # noqa: PLR2004 - data, weight, bias
+        if node.op_type not in {"Conv", "Gemm"} or len(node.inputs) < 3:
             continue
         step, bias, weight = _input_step(node), constant(node.inputs[2]), data_input(node, 1).producer()
         if step is None or bias is None or weight is None or weight.op_type != DEQUANTIZE:

@@ -24,8 +24,9 @@ Outputs = dict[str, NDArray[np.float32]]
 
 BATCH = 16
 CHAOS_MARGIN_DB = 6.0
-"""How much further an engine may be from its lowered graph than two exact evaluations of one graph are from each
-other: a value on a rounding step flips and propagates, in a deep untrained network everywhere (see docs/verification)."""
+"""How much further an engine may be from its lowered graph than two exact evaluations of one graph are from each other.
+
+A value on a rounding step flips and propagates; in a deep untrained network, everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +215,9 @@ def _joined(parts: object) -> Outputs:
     return {name: np.concatenate(arrays) for name, arrays in collected.items()}
 
 
-def noise_floor(portable: ir.Model, images: NDArray[np.float32], other: Mapping[str, NDArray[np.float32]]) -> tuple[float, Outputs]:
+def noise_floor(
+    portable: ir.Model, images: NDArray[np.float32], other: Mapping[str, NDArray[np.float32]]
+) -> tuple[float, Outputs]:
     """SQNR in dB between the portable graph in onnxruntime, unoptimized, and another exact evaluation of it."""
     outputs = run_reference(serialize(portable), images)
     return min(sqnr_db(other[name], outputs[name]) for name in outputs), outputs
@@ -225,8 +228,8 @@ def _check_engine(found: Fidelity, recipe: Recipe, noise_floor_db: float, runtim
     least = min(allowed.engine_sqnr_db, noise_floor_db - CHAOS_MARGIN_DB)
     if found.sqnr_db < least:
         raise AccuracyGateError(
-            f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the runtime "
-            "computes something else than the graph says"
+            f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the "
+            "runtime computes something else than the graph says"
         )
     if found.top1_agreement is not None and found.top1_agreement < allowed.engine_top1:
         raise AccuracyGateError(

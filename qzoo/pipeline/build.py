@@ -70,7 +70,9 @@ def build(
     return next(iter(build_all([plan], store, force=force)))
 
 
-def build_all(plans: Iterable[Plan], store: Store, *, force: bool = False, progress: Progress | None = None) -> list[Bundle]:
+def build_all(
+    plans: Iterable[Plan], store: Store, *, force: bool = False, progress: Progress | None = None
+) -> list[Bundle]:
     """Build every plan; what plans share (the calibrated network) is made once. Raises a QzooError."""
     shown = progress or Silent()
     prepared: dict[str, Prepared] = {}

@@ -29,7 +29,17 @@ UNLABELLED_HELD_OUT = 64
 MIN_CALIBRATION = 8
 """Fewer samples than this can't show an activation's range."""
 
-_SHAPE_THE_BYTES = ("qzoo", "torch", "torchvision", "onnx", "onnx-ir", "onnxscript", "numpy", "pillow", "pytorch-quantization")
+_SHAPE_THE_BYTES = (
+    "qzoo",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "pytorch-quantization",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +91,9 @@ def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
     if options.precision not in PRECISIONS:
         raise UnknownName("precision", options.precision, PRECISIONS)
     if options.calib_samples < MIN_CALIBRATION:
-        raise UsageError(f"--calib-samples {options.calib_samples}: calibration needs at least {MIN_CALIBRATION} samples")
+        raise UsageError(
+            f"--calib-samples {options.calib_samples}: calibration needs at least {MIN_CALIBRATION} samples"
+        )
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
@@ -134,7 +146,7 @@ def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
         backend = registry.backend(wanted.partition("/")[0])
         return _working(backend), "asked for"
     known = {backend.name: backend for backend in registry.backends()}
-    passed_over = []
+    passed_over: list[str] = []
     for name in (*PREFERENCE, *sorted(known.keys() - set(PREFERENCE))):
         if name not in known:
             continue
@@ -143,7 +155,9 @@ def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
             because = f"auto: {name} works here"
             return known[name], because + (f"; {', '.join(passed_over)}" if passed_over else "")
         passed_over.append(f"{name}: {probe.reason}")
-    raise TargetUnavailable(f"no target works here ({'; '.join(passed_over) or 'none is installed'}); see `qzoo doctor`")
+    raise TargetUnavailable(
+        f"no target works here ({'; '.join(passed_over) or 'none is installed'}); see `qzoo doctor`"
+    )
 
 
 def open_dataset(name: str, registry: Registry) -> Dataset:
@@ -181,8 +195,8 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
 def _check_classes(dataset: Dataset, num_classes: int, spec: ModelSpec) -> None:
     if dataset.classes is not None and len(dataset.classes) != num_classes:
         raise DataUnavailable(
-            f"dataset {dataset.name!r} has {len(dataset.classes)} classes, but {spec.name}'s weights have {num_classes} "
-            f"(read from {spec.head}); give --data with the same classes"
+            f"dataset {dataset.name!r} has {len(dataset.classes)} classes, but {spec.name}'s weights have "
+            f"{num_classes} (read from {spec.head}); give --data with the same classes"
         )
 
 

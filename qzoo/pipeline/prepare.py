@@ -1,4 +1,4 @@
-"""Float weights -> what every target starts from: the portable graph, the float graph, and the float network's outputs."""
+"""Float weights -> what every target starts from: portable graph, float graph, the float network's outputs."""
 
 from __future__ import annotations
 
@@ -162,10 +162,10 @@ def read_held_out(plan: Plan, progress: Progress) -> HeldOut:
 
 
 def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:
-    """Every output of a network in eval mode, by name, over all images. Raises SpecError for another number of outputs."""
+    """A network's outputs over all images, by name. Raises SpecError where their number isn't the spec's."""
     parts: list[tuple[torch.Tensor, ...]] = []
     with torch.inference_mode():
-        for batch in tracked(torch.from_numpy(images).split(BATCH), progress):
+        for batch in tracked(torch.split(torch.from_numpy(images), BATCH), progress):
             result = network(batch)
             parts.append(result if isinstance(result, tuple) else (result,))
     if len(parts[0]) != len(names):

@@ -38,9 +38,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")
     outputs = run_reference(serialize(portable), images)
     floor, _ = noise_floor(portable, images, outputs)
-    facts = Facts(
-        model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels
-    )
+    facts = Facts(model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels)
     trained = manifest.inputs.weights.kind != "random"
     engine = assemble(
         portable, recipe, backend, target, facts, images, noise_floor_db=floor, trained=trained, progress=shown

@@ -14,7 +14,9 @@ from qzoo.quant.toolkit import TensorQuantizer
 from qzoo.records import CalibrationTable, QuantizerRange
 
 
-def calibrate(model: nn.Module, batches: Iterable[Tensor], calibrator: str, sample_list_sha256: str) -> CalibrationTable:
+def calibrate(
+    model: nn.Module, batches: Iterable[Tensor], calibrator: str, sample_list_sha256: str
+) -> CalibrationTable:
     """Calibrate all quantizers of a network, all roles at once, and load their amax into it.
 
     `batches` are (N, C, H, W) float32; they are read once. Weights always use max, activations `calibrator`. Raises
@@ -42,7 +44,7 @@ def apply_table(model: nn.Module, table: CalibrationTable) -> None:
     """Load a calibration table into a network. Raises CalibrationError where the two name different quantizers."""
     found = quantizers(model)
     if found.keys() != table.ranges.keys():
-        odd = sorted(found.keys() ^ table.ranges.keys())[0]
+        odd = min(found.keys() ^ table.ranges.keys())
         raise CalibrationError(f"the calibration table is for other quantizers: {odd} is in only one of the two")
     for path, quantizer in found.items():
         quantizer.load_amax(torch.tensor(table.ranges[path].amax))

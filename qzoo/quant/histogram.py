@@ -62,7 +62,7 @@ class Collector:
 
     def _cover(self, value: float) -> None:
         mantissa, exponent = frexp(value)
-        exponent -= mantissa == 0.5  # noqa: PLR2004 - a power of two is its own upper edge
+        exponent -= mantissa == 0.5
         if self.exponent is None:
             self.exponent = exponent
         elif exponent > self.exponent:

@@ -18,7 +18,7 @@ AUTO_SWAPS = (
     QuantSwap("qzoo.quant.modules:QuantLinear", type="torch.nn.Linear"),
     QuantSwap("qzoo.quant.modules:QuantAdaptiveAvgPool2d", type="torch.nn.AdaptiveAvgPool2d"),
 )
-"""`--placement auto`: plain module replacement by type, as pytorch-quantization's `quant_modules.initialize` does it."""
+"""`--placement auto`: plain module replacement by type, as pytorch-quantization's own `initialize` does it."""
 
 
 def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:

@@ -6,8 +6,8 @@ Three kinds, each an example for plugin authors:
 - input and weight are quantized: `QuantConv2d`, `QuantLinear`;
 - a point inside the graph is quantized: `QuantAdd`, the residual add, with a quantizer on each of its inputs.
 
-`from_float(module, weight_axis)` makes each from its float twin and shares its parameters. `weight_axis` 0 quantizes weights per
-output channel, None per tensor.
+`from_float(module, weight_axis)` makes each from its float twin and shares its parameters. `weight_axis` 0 quantizes
+weights per output channel, None per tensor.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class QuantConv2d(_QuantWeighted, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv2d's own name
         """(N, C, H, W) -> (N, C', H', W')."""
-        return self._conv_forward(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
+        result: Tensor = self._conv_forward(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
+        return result
 
 
 class QuantLinear(_QuantWeighted, nn.Linear):

@@ -14,7 +14,7 @@ from qzoo.records import LayerError
 
 
 def layer_errors(model: nn.Module, batch: Tensor) -> list[LayerError]:
-    """SQNR in dB of each quantized module, the worst first: the module alone quantized, its inputs those of the float network.
+    """SQNR in dB of each quantized module, worst first: it alone quantized, its inputs those of the float network.
 
     `model` is calibrated; `batch` is (N, C, H, W) float32. SQNR = 10 log10(sum(y^2) / sum((y - yq)^2)) over the
     module's output.

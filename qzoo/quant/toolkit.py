@@ -63,7 +63,8 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
     @property
     def step(self) -> Tensor:
         """The scale s = amax / 127: a scalar, or one value per index of `axis`. Always finite and > 0."""
-        return self._amax / QMAX
+        amax: Tensor = self._amax
+        return amax / QMAX
 
     @property
     def calibrated(self) -> bool:
