@@ -103,7 +103,7 @@ def _non_negative(value: ir.Value, seen: dict[ir.Value, bool]) -> bool:
     node = value.producer()
     if node is None:
         array = constant(value)
-        return array is not None and bool((array >= 0).all())
+        return array is not None and bool(np.all(np.greater_equal(array, 0)))
     if node.op_type in _NON_NEGATIVE:
         return True
     if node.op_type == "Clip":

@@ -164,9 +164,9 @@ def open_dataset(name: str, registry: Registry) -> Dataset:
     """A directory of images, or a dataset by name. Raises DataUnavailable or UnknownName."""
     path = Path(name)
     if path.is_dir():
-        from qzoo.data.folder import FolderDataset
+        from qzoo.data.folder import open_folder
 
-        return FolderDataset(path)
+        return open_folder(path)
     if path.exists() or len(path.parts) > 1:
         raise DataUnavailable(f"--data {name}: not a directory of images")
     return registry.dataset(name).open()

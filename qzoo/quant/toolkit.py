@@ -11,15 +11,19 @@ rounding, and none of them can be exported by torch.onnx with dynamo=True.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
-from pytorch_quantization.nn import TensorQuantizer as _ToolkitQuantizer
-from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import Tensor
 
 from qzoo.errors import CalibrationError
 from qzoo.quant.histogram import Collector
+
+with warnings.catch_warnings():  # the toolkit compiles two functions with torch.jit.script while it is imported
+    warnings.simplefilter("ignore", FutureWarning)
+    from pytorch_quantization.nn import TensorQuantizer as _ToolkitQuantizer
+    from pytorch_quantization.tensor_quant import QuantDescriptor
 
 if TYPE_CHECKING:
     from qzoo.spec import Role

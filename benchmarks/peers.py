@@ -1,0 +1,171 @@
+"""qzoo's engines against the peers: same float weights, same calibration images, same threads, one run.
+
+    python benchmarks/peers.py --models resnet18 resnet50 --batch 1 4
+
+For every model and batch: onnxruntime fp32, onnxruntime quantize_static (QDQ, U8S8, per channel), openvino f32 and
+bf16, NNCF quantize, and qzoo on both runtimes. A ratio is the median of ours/peer's over PROCESSES processes of
+ROUNDS rounds, each round running every engine once in a random order, with a bootstrap 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from candidates import Candidate, candidates
+
+PROCESSES, ROUNDS, BOOTSTRAPS = 5, 30, 2000
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "pytorch-quantization")
+FAMILY = {"onnxruntime": "ort quantize_static", "openvino": "ov nncf"}
+"""The INT8 peer on the same runtime."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine's figures. `ratio_to_*` are medians of ours/theirs with their 95 % intervals; peers have none."""
+
+    model: str
+    batch: int
+    engine: str
+    latency_ms: float
+    sqnr_db: float
+    raw: list[list[float]] = field(repr=False)
+    ratio_to_best_peer: float | None = None
+    ci95: tuple[float, float] | None = None
+    best_peer: str | None = None
+    ratio_to_runtime_peer: float | None = None
+    runtime_peer: str | None = None
+    runtime_ci95: tuple[float, float] | None = None
+
+
+def main() -> None:
+    arguments = _parse()
+    rows: list[Row] = []
+    peers: list[Row] = []
+    for model in arguments.models:
+        with TemporaryDirectory(prefix="qzoo-bench-") as folder:
+            found = candidates(model, Path(folder), arguments.calib_samples)
+            for batch in arguments.batch:
+                print(f"{model}, batch {batch}: {len(found)} engines x {PROCESSES} x {ROUNDS} rounds", file=sys.stderr)
+                ours, theirs = _compare(model, batch, found, Path(folder))
+                rows += ours
+                peers += theirs
+    result = {"rows": [asdict(row) for row in rows], "peers": [asdict(row) for row in peers], **_machine()}
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(_table(rows, peers)))
+    if arguments.save:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{arguments.save}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"kept in {path}", file=sys.stderr)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--calib-samples", type=int, default=64)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")
+    return parser.parse_args()
+
+
+def _compare(model: str, batch: int, found: list[Candidate], folder: Path) -> tuple[list[Row], list[Row]]:
+    job = folder / f"job-{batch}.json"
+    job.write_text(json.dumps({"batch": batch, "rounds": ROUNDS, "candidates": [asdict(c) for c in found]}, default=str))
+    times = [_process(job, seed) for seed in range(PROCESSES)]
+    raw = {c.name: [process[c.name] for process in times] for c in found}
+    peers = [_row(model, batch, c, raw[c.name]) for c in found if not c.ours]
+    best = min(peers, key=lambda row: row.latency_ms)
+    rows = []
+    for candidate in (c for c in found if c.ours):
+        own = _row(model, batch, candidate, raw[candidate.name])
+        runtime_peer = next(row for row in peers if row.engine == FAMILY[candidate.runtime])
+        ratio, interval = _ratio(own.raw, best.raw)
+        beside, beside_interval = _ratio(own.raw, runtime_peer.raw)
+        rows.append(
+            replace(
+                own,
+                ratio_to_best_peer=ratio,
+                ci95=interval,
+                best_peer=best.engine,
+                ratio_to_runtime_peer=beside,
+                runtime_ci95=beside_interval,
+                runtime_peer=runtime_peer.engine,
+            )
+        )
+    return rows, peers
+
+
+def _row(model: str, batch: int, candidate: Candidate, raw: list[list[float]]) -> Row:
+    median = float(np.median(np.concatenate([np.asarray(times) for times in raw])))
+    return Row(model, batch, candidate.name, round(median, 4), round(candidate.sqnr_db, 2), raw)
+
+
+def _process(job: Path, seed: int) -> dict[str, list[float]]:
+    command = [sys.executable, str(Path(__file__).with_name("timing.py")), str(job), str(seed)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    times: dict[str, list[float]] = json.loads(done.stdout)
+    return times
+
+
+def _ratio(ours: list[list[float]], theirs: list[list[float]]) -> tuple[float, tuple[float, float]]:
+    """Median of the rounds' ratios, and its interval: processes drawn with replacement, then rounds within each."""
+    ratios = np.asarray(ours) / np.asarray(theirs)
+    generator = np.random.default_rng(0)
+    processes, rounds = ratios.shape
+    medians = [
+        np.median(
+            ratios[generator.integers(processes, size=processes)][
+                np.arange(processes)[:, None], generator.integers(rounds, size=(processes, rounds))
+            ]
+        )
+        for _ in range(BOOTSTRAPS)
+    ]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return round(float(np.median(ratios)), 4), (round(float(low), 4), round(float(high), 4))
+
+
+def _machine() -> dict[str, object]:
+    return {
+        "command": " ".join(["python", "benchmarks/peers.py", *sys.argv[1:]]),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "cpu": _cpu(),
+        "threads": os.cpu_count(),
+        "processes": PROCESSES,
+        "rounds": ROUNDS,
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _table(rows: list[Row], peers: list[Row]) -> Iterable[str]:
+    yield f"{'model':10} {'batch':>5}  {'engine':22} {'ms':>8} {'SQNR dB':>8}  to the same runtime's peer, to the best peer"
+    for row in sorted([*rows, *peers], key=lambda r: (r.model, r.batch, r.latency_ms)):
+        line = f"{row.model:10} {row.batch:5}  {row.engine:22} {row.latency_ms:8.3f} {row.sqnr_db:8.2f}"
+        if row.runtime_ci95 is not None and row.ci95 is not None:
+            line += f"  {row.ratio_to_runtime_peer:.3f}x [{row.runtime_ci95[0]:.3f}, {row.runtime_ci95[1]:.3f}] of {row.runtime_peer}"
+            line += f", {row.ratio_to_best_peer:.3f}x [{row.ci95[0]:.3f}, {row.ci95[1]:.3f}] of {row.best_peer}"
+        yield line
+
+
+if __name__ == "__main__":
+    main()

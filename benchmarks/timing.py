@@ -1,0 +1,40 @@
+"""One process of peers.py: time every candidate of a job, round by round, in a random order; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from candidates import Candidate, load
+
+WARM_UP = 3
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    generator = np.random.default_rng(int(sys.argv[2]))
+    calls = {entry["name"]: load(Candidate(**entry)) for entry in job["candidates"]}
+    batch = generator.standard_normal((job["batch"], *_shape(job)), dtype=np.float32)
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for name in names * WARM_UP:
+        calls[name](batch)
+    for _ in range(job["rounds"]):
+        for index in generator.permutation(len(names)):
+            start = perf_counter()
+            calls[names[index]](batch)
+            times[names[index]].append((perf_counter() - start) * 1e3)
+    print(json.dumps(times))
+
+
+def _shape(job: dict[str, list[dict[str, str]]]) -> tuple[int, ...]:
+    sidecar = next(entry["path"] for entry in job["candidates"] if entry["kind"] == "qzoo")
+    record = json.loads(Path(sidecar + ".json").read_text())
+    return tuple(record["inputs"][0]["shape"])
+
+
+if __name__ == "__main__":
+    main()
