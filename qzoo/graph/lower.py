@@ -108,7 +108,7 @@ def _non_negative(value: ir.Value, seen: dict[ir.Value, bool]) -> bool:
         return True
     if node.op_type == "Clip":
         low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        return low is not None and float(low) >= 0  # type: ignore[arg-type]
+        return low is not None and float(low) >= 0
     if node.op_type in {*_KEEPS_SIGN, QUANTIZE, DEQUANTIZE}:
         return non_negative(data_input(node), seen)
     if node.op_type in _COMBINES_SIGN:
@@ -206,7 +206,7 @@ def _input_step(user: ir.Node) -> float | None:
     source = data_input(user).producer() if user.op_type in _WEIGHTED else None
     if source is None or source.op_type != DEQUANTIZE:
         return None
-    return float(required_constant(source.inputs[1], f"scale of {source.name}"))  # type: ignore[arg-type]
+    return float(required_constant(source.inputs[1], f"scale of {source.name}"))
 
 
 def quantize_biases(model: ir.Model) -> ir.Model:

@@ -17,7 +17,7 @@ from qzoo.data.sampler import choose, sample_list_digest
 from qzoo.errors import DataUnavailable, TargetUnavailable, UnknownName, UsageError
 from qzoo.hookspecs import Backend, Dataset, Sample
 from qzoo.records import BuildInputs, Target
-from qzoo.registry import ModelEntry, Registry
+from qzoo.registry import ModelEntry, Registry, source_digest
 from qzoo.spec import PRECISIONS, BatchProfile, ModelSpec, Placement, Precision, Recipe, with_overrides
 
 PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
@@ -123,7 +123,7 @@ def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
         inputs=BuildInputs(
             model=entry.spec.name,
             plugin_version=entry.spec.version,
-            plugin_source_sha256=registry.source_digest(entry.provenance),
+            plugin_source_sha256=source_digest(entry.provenance),
             recipe=recipe,
             weights=weights.record,
             sample_list_sha256=sample_list_digest(calibration),

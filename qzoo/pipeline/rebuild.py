@@ -25,7 +25,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     portable graph. Raises IntegrityError, TargetError or AccuracyGateError.
     """
     shown = progress or Silent()
-    store.verify(bundle)
+    bundle.verify()
     manifest, record = bundle.manifest, bundle.record
     backend = registry.backend(record.target.runtime)
     target = backend.target()
@@ -64,7 +64,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
 
 
 def _files(bundle: Bundle, engine: Assembled) -> dict[str, bytes]:
-    kept = {
+    kept: dict[str, bytes] = {
         name: (bundle.path / name).read_bytes()
         for name in ("portable.onnx", "calibration.json")
         if name in bundle.manifest.files

@@ -1,0 +1,194 @@
+"""The local store: an OCI image layout under QZOO_HOME, and beside it each bundle as a directory of plain files.
+
+$QZOO_HOME/store/            the layout; its index.json, written last, decides what is there
+$QZOO_HOME/bundles/<id>/     hard links to the blobs, under their own names
+$QZOO_HOME/cache/            downloads; may be deleted
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from qzoo.errors import IntegrityError, NoMatchError, UsageError
+from qzoo.records import EngineRecord, Manifest, digest_of, encode
+from qzoo.store.bundle import MANIFEST, MEASUREMENT, Bundle, read_record
+from qzoo.store.files import link_or_copy, new_directory, verify_file, write_file, writing
+from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
+from qzoo.store.reference import Reference, tag_for
+
+__all__ = ["Bundle", "EngineFile", "Reference", "Store", "locate", "tag_for", "verify_file", "write_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFile:
+    """An engine on disk, with its record."""
+
+    path: Path
+    record: EngineRecord
+
+
+class Store:
+    """The bundles of one home directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.expanduser().absolute()
+        self.layout = Layout(self.home / "store")
+
+    @classmethod
+    def default(cls, env: Mapping[str, str] = os.environ) -> Store:
+        """The store under QZOO_HOME, else under the platform's directory for user data."""
+        if env.get("QZOO_HOME"):
+            return cls(Path(env["QZOO_HOME"]))
+        from platformdirs import user_data_path
+
+        return cls(user_data_path("qzoo", appauthor=False))
+
+    def find(self, bundle_id: str) -> Bundle | None:
+        """The bundle of that id, or None. Reads no large file; one whose directory is gone is checked out again."""
+        for _, descriptor in self._children():
+            if descriptor.annotations.get(BUNDLE_ID) == bundle_id:
+                return self._checked_out(bundle_id, descriptor)
+        return None
+
+    def put(self, name: str, tag: str, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+        """Store a bundle under `name:tag`; the one there for the same target is replaced, others stay.
+
+        `files` are all but manifest.json, measurement.json among them. Raises IntegrityError where they are not what
+        the manifest says, StoreError where the store can't be written: then nothing of it is visible.
+        """
+        _check_files(manifest, files)
+        target = str(manifest.inputs.target)
+        annotations = {BUNDLE_ID: manifest.id, TARGET: target}
+        descriptor = self.layout.add_bundle(encode(manifest), files, annotations)
+        self._check_out(manifest.id, {MANIFEST: encode(manifest), **files})
+        with self._lock():
+            tags = self._tags()
+            children = [
+                child
+                for child in (
+                    self.layout.read_index(tags[f"{name}:{tag}"]).manifests if f"{name}:{tag}" in tags else []
+                )
+                if child.annotations.get(TARGET) != target
+            ]
+            children = sorted([*children, descriptor], key=lambda child: child.annotations[TARGET])
+            tags[f"{name}:{tag}"] = self.layout.add_index(children, {REF_NAME: f"{name}:{tag}"})
+            self.layout.write_top(tags[key] for key in sorted(tags))
+        return Bundle.open(self.home / "bundles" / manifest.id)
+
+    def list(self) -> list[tuple[str, Bundle]]:
+        """Every (name:tag, bundle), by name and target."""
+        return [
+            (name, self._checked_out(descriptor.annotations[BUNDLE_ID], descriptor))
+            for name, descriptor in self._children()
+        ]
+
+    def resolve(self, reference: Reference, target: str | None = None) -> Bundle:
+        """The one bundle that a reference (default tag int8), and a target where several fit, name.
+
+        Raises NoMatchError that lists what there is.
+        """
+        wanted = f"{reference.name}:{reference.tag or 'int8'}"
+        found = [
+            (child, child.annotations[TARGET])
+            for name, child in self._children()
+            if name == wanted and reference.digest in (None, child.sha256)
+        ]
+        if target is not None:
+            found = [(child, name) for child, name in found if target in (name, name.partition("/")[0])]
+        if len(found) == 1:
+            return self._checked_out(found[0][0].annotations[BUNDLE_ID], found[0][0])
+        if found:
+            names = ", ".join(name for _, name in found)
+            raise NoMatchError(f"{wanted} is stored for several targets ({names}); say which with --target")
+        there = ", ".join(sorted({f"{name} ({child.annotations[TARGET]})" for name, child in self._children()}))
+        what = f"{reference} for {target}" if target else str(reference)
+        raise NoMatchError(f"{what} is not in the store; there is {there or 'nothing yet: see `qzoo build --help`'}")
+
+    def export(self, bundle: Bundle, directory: Path) -> None:
+        """Copy a bundle to a directory, whole or not at all. Raises UsageError rather than replace anything else."""
+        directory = directory.expanduser().absolute()
+        if (
+            directory.exists()
+            and not (directory / MANIFEST).is_file()
+            and (not directory.is_dir() or any(directory.iterdir()))
+        ):
+            raise UsageError(f"{directory} exists and is not a bundle; give -o another directory")
+        with new_directory(directory) as temporary:
+            for file in sorted(bundle.path.iterdir()):
+                shutil.copyfile(file, temporary / file.name)
+
+    def _children(self) -> Iterator[tuple[str, Descriptor]]:
+        for name, index in sorted(self._tags().items()):
+            for child in self.layout.read_index(index).manifests:
+                yield name, child
+
+    def _tags(self) -> dict[str, Descriptor]:
+        return {
+            one.annotations[REF_NAME]: one for one in self.layout.read_index().manifests if REF_NAME in one.annotations
+        }
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with writing(self.home):
+            self.layout.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.home / "store.lock")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _check_out(self, bundle_id: str, files: Mapping[str, bytes]) -> Path:
+        place = self.home / "bundles" / bundle_id
+        with new_directory(place) as temporary:
+            for name, data in files.items():
+                link_or_copy(self.layout.blob_path(digest_of(data)), temporary / name)
+        return place
+
+    def _checked_out(self, bundle_id: str, descriptor: Descriptor) -> Bundle:
+        place = self.home / "bundles" / bundle_id
+        if not (place / MANIFEST).is_file():
+            self._restore(place, descriptor)
+        return Bundle.open(place)
+
+    def _restore(self, place: Path, descriptor: Descriptor) -> None:
+        with new_directory(place) as temporary:
+            for name, layer in self.layout.files_of(descriptor).items():
+                verify_file(self.layout.blob_path(layer.sha256), layer.sha256)
+                link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
+
+
+def locate(text: str, store: Store, target: str | None = None) -> EngineFile:
+    """What ENGINE means: a bundle's directory, an engine file, or a reference in the store.
+
+    Raises UsageError for a file without its record, NoMatchError for a reference that isn't stored.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        return EngineFile(bundle.engine, bundle.record)
+    if path.is_file():
+        return EngineFile(path.resolve(), read_record(path.resolve()))
+    if path.suffix or path.is_absolute() or text.startswith("."):
+        raise UsageError(f"{text}: there is no such engine file or bundle directory")
+    bundle = store.resolve(Reference.parse(text), target)
+    return EngineFile(bundle.engine, bundle.record)
+
+
+def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    unlisted = set(files) ^ {*manifest.files, MEASUREMENT}
+    if unlisted:
+        raise IntegrityError(f"bundle {manifest.id[:12]}: {min(unlisted)} is in only one of manifest and files")
+    for name, entry in manifest.files.items():
+        found = digest_of(files[name])
+        if found != entry.sha256:
+            raise IntegrityError(
+                f"bundle {manifest.id[:12]}: {name} has sha256:{found}, expected sha256:{entry.sha256}"
+            )

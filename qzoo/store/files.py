@@ -1,0 +1,99 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qzoo.errors import IntegrityError, StoreError
+from qzoo.records import file_digest
+
+TEMPORARY = ".tmp-"
+_OUR_FAULT = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only", errno.EDQUOT: "the quota is used up"}
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn a failure to write below `place` into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = _OUR_FAULT.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(
+            f"{place} can't be written: {why}; free space there, or point QZOO_HOME (or -o) to another place"
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it. Raises StoreError."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A temporary directory that becomes `path` when the block ends well, and is removed when it doesn't.
+
+    Where `path` exists by then (somebody else was faster, or an older one is replaced) the new one takes its place.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    try:
+        with writing(path):
+            yield temporary
+            _take_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    temporary.chmod(0o755)
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        try:
+            path.replace(old)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _OUR_FAULT:
+            raise
+        shutil.copyfile(source, target)
+
+
+def verify_file(path: Path, sha256: str) -> None:
+    """Raise IntegrityError, naming the file, the expected and the found digest, unless the file has that SHA-256."""
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise IntegrityError(f"{path} can't be read: {error.strerror}; build or fetch it again") from error
+    if found != sha256:
+        raise IntegrityError(
+            f"{path} was changed: expected sha256:{sha256}, found sha256:{found}; build or fetch it again"
+        )
