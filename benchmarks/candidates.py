@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,8 @@ from qzoo.records import encode
 from qzoo.registry import Registry
 from qzoo.store import Store
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 THREADS = os.cpu_count() or 1
-Call = "Callable[[NDArray[np.float32]], NDArray[np.float32]]"
+Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def load(candidate: Candidate) -> Call:
     from qzoo.engine import load as load_engine
 
     engine = load_engine(candidate.path, threads=THREADS)
-    return lambda batch: engine(batch)  # type: ignore[return-value]
+    return lambda batch: next(iter(engine.run({engine.record.inputs[0].name: batch}).values()))
 
 
 def _plan(model: str, target: str, samples: int) -> Plan:
@@ -133,8 +129,6 @@ def _qzoo(plan: Plan, prepared: Prepared, folder: Path) -> Candidate:
 
 
 def _with_sqnr(candidate: Candidate, plan: Plan, prepared: Prepared) -> Candidate:
-    from dataclasses import replace
-
     call, images = load(candidate), prepared.held_out.images
     outputs = np.concatenate([call(images[i : i + 8]).copy() for i in range(0, len(images), 8)])
     float_scores = decide(prepared.float_outputs, plan.spec.decision)

@@ -85,7 +85,9 @@ def _parse() -> argparse.Namespace:
 
 def _compare(model: str, batch: int, found: list[Candidate], folder: Path) -> tuple[list[Row], list[Row]]:
     job = folder / f"job-{batch}.json"
-    job.write_text(json.dumps({"batch": batch, "rounds": ROUNDS, "candidates": [asdict(c) for c in found]}, default=str))
+    job.write_text(
+        json.dumps({"batch": batch, "rounds": ROUNDS, "candidates": [asdict(c) for c in found]}, default=str)
+    )
     times = [_process(job, seed) for seed in range(PROCESSES)]
     raw = {c.name: [process[c.name] for process in times] for c in found}
     peers = [_row(model, batch, c, raw[c.name]) for c in found if not c.ours]
@@ -158,13 +160,16 @@ def _cpu() -> str:
 
 
 def _table(rows: list[Row], peers: list[Row]) -> Iterable[str]:
-    yield f"{'model':10} {'batch':>5}  {'engine':22} {'ms':>8} {'SQNR dB':>8}  to the same runtime's peer, to the best peer"
+    yield f"{'model':10} {'batch':>5}  {'engine':22} {'ms':>8} {'SQNR dB':>8}  ratios [95 %]"
     for row in sorted([*rows, *peers], key=lambda r: (r.model, r.batch, r.latency_ms)):
         line = f"{row.model:10} {row.batch:5}  {row.engine:22} {row.latency_ms:8.3f} {row.sqnr_db:8.2f}"
-        if row.runtime_ci95 is not None and row.ci95 is not None:
-            line += f"  {row.ratio_to_runtime_peer:.3f}x [{row.runtime_ci95[0]:.3f}, {row.runtime_ci95[1]:.3f}] of {row.runtime_peer}"
-            line += f", {row.ratio_to_best_peer:.3f}x [{row.ci95[0]:.3f}, {row.ci95[1]:.3f}] of {row.best_peer}"
+        line += _against(row.ratio_to_runtime_peer, row.runtime_ci95, row.runtime_peer)
+        line += _against(row.ratio_to_best_peer, row.ci95, row.best_peer)
         yield line
+
+
+def _against(ratio: float | None, interval: tuple[float, float] | None, peer: str | None) -> str:
+    return "" if interval is None else f"  {ratio:.3f}x [{interval[0]:.3f}, {interval[1]:.3f}] of {peer}"
 
 
 if __name__ == "__main__":

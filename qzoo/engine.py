@@ -13,7 +13,7 @@ from qzoo.errors import UsageError
 from qzoo.measure import decide, softmax
 from qzoo.records import EngineRecord
 from qzoo.registry import Registry
-from qzoo.store import Store, locate, verify_file
+from qzoo.store import EngineFile, Store, locate, verify_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,17 +65,31 @@ class LoadedEngine:
         return [Guess(self.record.labels[i], int(i), float(chances[i])) for i in order]
 
 
+def find(reference: str | Path, registry: Registry, store: Store, target: str | None = None) -> EngineFile:
+    """The engine that a path or reference names; see `load`. Nothing of it is read but its record."""
+    backends = [backend for backend in registry.preferred() if backend.probe().works]
+    working = [*(str(backend.target()) for backend in backends), *(backend.name for backend in backends)]
+    return locate(str(reference), store, target, working)
+
+
 def load(
-    reference: str | Path, *, store: Store | None = None, plugin_dirs: Sequence[Path] = (), threads: int | None = None
+    reference: str | Path,
+    *,
+    target: str | None = None,
+    store: Store | None = None,
+    plugin_dirs: Sequence[Path] = (),
+    threads: int | None = None,
 ) -> LoadedEngine:
     """Open an engine: a bundle's directory, an engine file with its `.json` beside it, or a reference, "resnet20:int8".
 
+    Where a reference is stored for several targets, `target` says which; else the preferred one that works here.
     Its digest is checked before the runtime sees it. Raises NoMatchError, IntegrityError, EngineMismatch,
     TargetUnavailable or UsageError.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
-    found = locate(str(reference), store or Store.default())
+    registry = Registry.load(plugin_dirs)
+    found = find(reference, registry, store or Store.default(), target)
     verify_file(found.path, found.record.sha256)
-    backend = Registry.load(plugin_dirs).backend(found.record.target.runtime)
+    backend = registry.backend(found.record.target.runtime)
     return LoadedEngine(backend.load(found.path, found.record, threads), found.path)

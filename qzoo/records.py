@@ -173,6 +173,7 @@ class Measurement:
     latency: dict[str, Latency]  # by precision, the engine's own and its runtime's float ones
     accuracy: dict[Literal["float", "engine"], Accuracy] | None
     fidelity: Fidelity | None  # engine against the float model
+    export_fidelity: Fidelity | None  # portable graph against the fake-quantized network
     engine_fidelity: Fidelity | None  # engine against its lowered graph
     lowering_cost_db: float | None
     data: str

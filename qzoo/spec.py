@@ -152,6 +152,7 @@ class BatchProfile:
 class Tolerances:
     """What an engine may lose. `*_sqnr_db` are centred SQNRs in dB, `*_top1` fractions, `max_drop` accuracy points."""
 
+    export_sqnr_db: float = 45.0  # portable graph against the fake-quantized network
     engine_sqnr_db: float = 35.0  # engine against its lowered graph
     engine_top1: float = 0.995
     lowering_sqnr_db: float = 0.5  # what lowering may cost, in dB of SQNR to the float model

@@ -262,7 +262,7 @@ def _reach(url: str, ways_out: str) -> Response:
         given_up.set()
         raise WeightsUnavailable(f"weights: {url} gave no answer in {REACH_SECONDS:.0f} s; {ways_out}") from None
     if isinstance(outcome, requests.RequestException):
-        raise WeightsUnavailable(f"weights: {url} can't be reached: {outcome}; {ways_out}") from outcome
+        raise WeightsUnavailable(f"weights: {url} can't be reached ({type(outcome).__name__}); {ways_out}") from outcome
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

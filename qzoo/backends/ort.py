@@ -63,7 +63,7 @@ class OnnxRuntime(Backend):
             lower.floor_weight_scales,
             lower.quantize_biases,
         ]
-        return lower.run_passes(portable, passes if recipe.quantized else [])
+        return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
 
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:  # noqa: ARG002
         """The number of threads of one operator; one operator runs at a time."""

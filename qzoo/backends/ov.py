@@ -72,7 +72,7 @@ class OpenVINO(Backend):
             lower.offset_signed,
             lower.absorb_relu,
         ]
-        return lower.run_passes(portable, passes if recipe.quantized else [])
+        return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
 
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:
         """One stream tuned for latency. Without the precision hint an imported f32 engine comes back as bf16."""
@@ -87,7 +87,7 @@ class OpenVINO(Backend):
         with _mapped_errors():
             core = _core()
             compiled = core.compile_model(core.read_model(lowered), "CPU", dict(config))
-            out.write_bytes(compiled.export_model())
+            out.write_bytes(compiled.export_model().getvalue())
 
     def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:
         """Import an engine with the config it was compiled with. Raises EngineMismatch."""

@@ -12,6 +12,9 @@ from qzoo.cli.options import as_json, load_registry, plugin_dirs
 @click.command()
 @click.argument("engine")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--target", help="Which one, where the reference is stored for several. Default: the best that works here."
+)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
 @click.option("--build", is_flag=True, help="Rebuild from the portable graph if the engine is for another machine.")
@@ -20,6 +23,7 @@ from qzoo.cli.options import as_json, load_registry, plugin_dirs
 def command(
     engine: str,
     images: tuple[Path, ...],
+    target: str | None,
     top: int,
     threads: int | None,
     build: bool,  # noqa: FBT001 - click's flags
@@ -39,11 +43,11 @@ def command(
     from qzoo.errors import EngineMismatch
 
     try:
-        loaded = load(engine, plugin_dirs=plugin_dirs, threads=threads)
+        loaded = load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads)
     except EngineMismatch:
         if not build:
             raise
-        loaded = load(_rebuilt(engine, plugin_dirs), plugin_dirs=plugin_dirs, threads=threads)
+        loaded = load(_rebuilt(engine, target, plugin_dirs), plugin_dirs=plugin_dirs, threads=threads)
     results = [(image, loaded.classify(image, top)) for image in images]
     if as_json:
         from qzoo.records import encode
@@ -57,14 +61,15 @@ def command(
             click.echo(f"  {guess.probability:7.2%}  {guess.label}")
 
 
-def _rebuilt(engine: str, plugin_dirs: tuple[Path, ...]) -> Path:
+def _rebuilt(engine: str, target: str | None, plugin_dirs: tuple[Path, ...]) -> Path:
     from qzoo.cli.progress import shown
+    from qzoo.engine import find
     from qzoo.pipeline import rebuild
-    from qzoo.store import Bundle, Store, locate
+    from qzoo.store import Bundle, Store
 
-    store = Store.default()
-    old = Bundle.open(locate(engine, store).path.parent)
+    store, registry = Store.default(), load_registry(plugin_dirs)
+    old = Bundle.open(find(engine, registry, store, target).path.parent)
     with shown() as progress:
-        new = rebuild(old, load_registry(plugin_dirs), store, progress)
+        new = rebuild(old, registry, store, progress)
     click.echo(f"rebuilt for {new.record.target}: {new.engine}", err=True)
     return new.engine

@@ -23,6 +23,7 @@ from qzoo.graph.edit import (
     data_input,
     pairs,
     remove_dead,
+    replace_node,
     required_constant,
 )
 
@@ -71,15 +72,7 @@ def _global_pooling(graph: ir.Graph) -> None:
         if sorted(int(a) % 4 for a in axes.ravel()) != [2, 3]:
             continue
         pool = ir.node("GlobalAveragePool", [tensor], name=node.name)
-        _replace(graph, node, pool)
-
-
-def _replace(graph: ir.Graph, node: ir.Node, by: ir.Node) -> None:
-    old, new = node.outputs[0], by.outputs[0]
-    new.name, new.shape, new.type = old.name, old.shape, old.type
-    graph.insert_before(node, by)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+        replace_node(graph, node, pool)
 
 
 def _expand(graph: ir.Graph, node: ir.Node) -> None:
@@ -100,7 +93,7 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
     for made in (quantize, dequantize):
         made.metadata_props.update({ROLE: role, MODULE: path})
     graph.insert_before(node, quantize)
-    _replace(graph, node, dequantize)
+    replace_node(graph, node, dequantize)
     _rename(graph, dequantize, f"{path}.output")
 
 
@@ -117,13 +110,11 @@ def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Va
     stored = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)  # type: ignore[operator]
     value = add_initializer(graph, f"{tensor.name}.int8", stored)
     step = step if axis >= 0 else step.reshape(())
-    # onnxruntime's INT8 Gemm wants the zero point spelled out
-    zero = add_initializer(graph, f"{tensor.name}.zero_point", np.zeros(step.shape, np.int8))
-    inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step), zero]
+    inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step)]
     attributes = {"axis": axis} if axis >= 0 else {}
     dequantize = ir.node(DEQUANTIZE, inputs, attributes, name=f"{path}.dequantize")
     dequantize.metadata_props.update({ROLE: "weight", MODULE: path})
-    _replace(graph, node, dequantize)
+    replace_node(graph, node, dequantize)
     _rename(graph, dequantize, f"{path}.output")
 
 

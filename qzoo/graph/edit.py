@@ -142,6 +142,15 @@ def insert_pair(
     return pair
 
 
+def replace_node(graph: ir.Graph, node: ir.Node, by: ir.Node) -> None:
+    """Put a new one-output node in the place of another; its output takes over the name and the consumers."""
+    old, new = node.outputs[0], by.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    graph.insert_before(node, by)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
 def weight_dequantizers(graph: ir.Graph) -> Iterator[ir.Node]:
     """Every DequantizeLinear over an int8 initializer (a weight)."""
     for node in list(graph):

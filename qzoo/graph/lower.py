@@ -16,6 +16,7 @@ from qzoo.graph.check import check_lowered
 from qzoo.graph.edit import (
     DEQUANTIZE,
     INPUT,
+    MODULE,
     QUANTIZE,
     Pair,
     add_initializer,
@@ -24,6 +25,7 @@ from qzoo.graph.edit import (
     insert_pair,
     pairs,
     remove_dead,
+    replace_node,
     required_constant,
     roles_of,
     weight_dequantizers,
@@ -44,6 +46,20 @@ def run_passes(model: ir.Model, passes: Iterable[Pass]) -> ir.Model:
         model = run(model.clone())
         remove_dead(model.graph)
         check_lowered(model)
+    return model
+
+
+def slim(model: ir.Model) -> ir.Model:
+    """Drop what only passes need: the shapes of intermediate values, the module and role each input came by. Exact.
+
+    Names and "qzoo.role" stay: what a runtime did to a layer can still be traced back to it.
+    """
+    for node in model.graph:
+        for key in [key for key in node.metadata_props if key == MODULE or key.startswith(INPUT)]:
+            del node.metadata_props[key]
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = value.type = None
     return model
 
 
@@ -225,18 +241,34 @@ def quantize_biases(model: ir.Model) -> ir.Model:
             continue
         unit = (np.float32(step) * required_constant(weight.inputs[1], "weight scale")).astype(np.float32)  # type: ignore[operator]
         node.replace_input_with(2, _stored_bias(model.graph, node, bias, np.asarray(unit)))
+        if node.op_type == "Gemm":
+            for index in (1, 2):
+                _spell_out_zero_point(model.graph, data_input(node, index))
     return model
 
 
 def _stored_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.generic], unit: NDArray[np.float32]) -> ir.Value:
     stored = np.rint(bias.astype(np.float64) / unit.astype(np.float64)).astype(np.int32)
     name = str(data_input(node, 2).name)
-    arrays = {"int32": stored, "scale": unit, "zero_point": np.zeros(unit.shape, np.int32)}
-    inputs = [add_initializer(graph, f"{name}.{what}", array) for what, array in arrays.items()]
+    inputs = [add_initializer(graph, f"{name}.int32", stored), add_initializer(graph, f"{name}.scale", unit)]
     dequantize = ir.node(DEQUANTIZE, inputs, {"axis": 0} if unit.ndim else {}, name=f"{name}.dequantize")
     dequantize.outputs[0].name = f"{name}.output"
     graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
+
+
+def _spell_out_zero_point(graph: ir.Graph, value: ir.Value) -> None:
+    # onnxruntime's INT8 Gemm is chosen only where the zero points of weight and bias are inputs, not left out
+    dequantize = value.producer()
+    if dequantize is None or len(dequantize.inputs) > 2:
+        return
+    stored = required_constant(dequantize.inputs[0], f"weight of {dequantize.name}")
+    scale = required_constant(dequantize.inputs[1], f"scale of {dequantize.name}")
+    zero = add_initializer(graph, f"{data_input(dequantize).name}.zero_point", np.zeros(scale.shape, stored.dtype))
+    attributes = {"axis": 0} if scale.ndim else {}
+    spelled = ir.node(DEQUANTIZE, [*dequantize.inputs[:2], zero], attributes, name=dequantize.name)
+    spelled.metadata_props.update(dequantize.metadata_props)
+    replace_node(graph, dequantize, spelled)
 
 
 def _rescale(graph: ir.Graph, node: ir.Node, scale: NDArray[np.float32], limit: int) -> None:

@@ -14,18 +14,22 @@ from qzoo.pipeline.assemble import (
     Facts,
     FloatEngines,
     assemble,
+    check_engine,
     measure_latency,
-    noise_floor,
+    run_reference,
     serialize,
 )
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
-from qzoo.records import Accuracy, FileEntry, Manifest, Measurement, digest_of, encode
+from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
 from qzoo.spec import Placement, Precision
 from qzoo.store import Bundle, Store, tag_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from qzoo.pipeline.prepare import Prepared
 
 
@@ -107,29 +111,39 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
         decision=plan.spec.decision,
         labels=plan.inputs.labels,
     )
-    progress.stage("portable graph in onnxruntime, unoptimized")
-    floor, portable_outputs = noise_floor(
-        graphs.portable, images, graphs.fake_quantized_outputs or graphs.float_outputs
-    )
+    export_fidelity, portable_scores = _check_export(plan, graphs, progress)
     engine = assemble(
-        graphs.portable,
-        plan.recipe,
-        plan.backend,
-        plan.target,
-        facts,
-        images,
-        noise_floor_db=floor,
-        trained=plan.trained,
-        progress=progress,
+        graphs.portable, plan.recipe, plan.backend, plan.target, facts, images, trained=plan.trained, progress=progress
     )
     float_scores = decide(graphs.float_outputs, plan.spec.decision)
-    portable_scores = decide(portable_outputs, plan.spec.decision)
-    cost = sqnr_db(float_scores, portable_scores) - sqnr_db(float_scores, engine.lowered_scores)
+    lowered_sqnr = sqnr_db(float_scores, engine.lowered_scores)
+    check_engine(engine.engine_fidelity, plan.recipe, plan.backend.name, None if plan.trained else lowered_sqnr)
     progress.stage("measuring latency")
     latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
-    measurement = _measurement(plan, graphs, engine, latencies, cost if plan.recipe.quantized else None)
+    measurement = replace(
+        _measurement(plan, graphs, engine, latencies),
+        export_fidelity=export_fidelity,
+        lowering_cost_db=round(sqnr_db(float_scores, portable_scores) - lowered_sqnr, 3)
+        if plan.recipe.quantized
+        else None,
+    )
     _gate(plan, measurement, graphs)
     return _store(plan, graphs, engine, measurement, store)
+
+
+def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fidelity, NDArray[np.float32]]:
+    """The portable graph, unoptimized, against the network it was exported from. Raises AccuracyGateError."""
+    progress.stage("portable graph in onnxruntime, unoptimized")
+    scores = decide(run_reference(serialize(graphs.portable), graphs.held_out.images), plan.spec.decision)
+    network = decide(graphs.fake_quantized_outputs or graphs.float_outputs, plan.spec.decision)
+    found = fidelity(network, scores, trained=plan.trained)
+    least = plan.recipe.tolerances.export_sqnr_db
+    if plan.trained and found.sqnr_db < least:
+        raise AccuracyGateError(
+            f"the exported graph of {plan.spec.name} is {found.sqnr_db} dB from the network it came from, allowed are "
+            f"{least:g} dB; does its forward depend on the batch, or on Python values?"
+        )
+    return found, scores
 
 
 def _shared_key(plan: Plan) -> str:
@@ -147,9 +161,7 @@ def _shared_key(plan: Plan) -> str:
     )
 
 
-def _measurement(
-    plan: Plan, graphs: Prepared, engine: Assembled, latencies: FloatEngines, cost: float | None
-) -> Measurement:
+def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: FloatEngines) -> Measurement:
     float_scores = decide(graphs.float_outputs, plan.spec.decision)
     labels = graphs.held_out.labels
     accuracies: dict[str, Accuracy] | None = None
@@ -162,8 +174,9 @@ def _measurement(
         latency=latencies.latency,
         accuracy=accuracies,  # type: ignore[arg-type]
         fidelity=fidelity(float_scores, engine.scores, trained=plan.trained),
+        export_fidelity=None,
         engine_fidelity=engine.engine_fidelity,
-        lowering_cost_db=None if cost is None else round(cost, 3),
+        lowering_cost_db=None,
         data=plan.dataset.name,
         notes=plan.notes,
         seconds=graphs.seconds,

@@ -20,9 +20,6 @@ from qzoo.records import BuildInputs, Target
 from qzoo.registry import ModelEntry, Registry, source_digest
 from qzoo.spec import PRECISIONS, BatchProfile, ModelSpec, Placement, Precision, Recipe, with_overrides
 
-PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
-"""`--target auto` takes the first of these that works here."""
-
 MAX_HELD_OUT = 512
 """Held-out images used to evaluate, at most; enough for 0.2 points on a good classifier's accuracy."""
 UNLABELLED_HELD_OUT = 64
@@ -138,23 +135,19 @@ def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
 
 
 def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
-    """The backend that `--target` names, and why it. `auto`: the first of PREFERENCE that works here.
+    """The backend that `--target` names, and why it. `auto`: the first of `Registry.preferred` that works.
 
     `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName or TargetUnavailable.
     """
     if wanted != "auto":
         backend = registry.backend(wanted.partition("/")[0])
         return _working(backend), "asked for"
-    known = {backend.name: backend for backend in registry.backends()}
     passed_over: list[str] = []
-    for name in (*PREFERENCE, *sorted(known.keys() - set(PREFERENCE))):
-        if name not in known:
-            continue
-        probe = known[name].probe()
+    for backend in registry.preferred():
+        probe = backend.probe()
         if probe.works:
-            because = f"auto: {name} works here"
-            return known[name], because + (f"; {', '.join(passed_over)}" if passed_over else "")
-        passed_over.append(f"{name}: {probe.reason}")
+            return backend, f"auto: {backend.name} works here" + "".join(f"; {other}" for other in passed_over)
+        passed_over.append(f"{backend.name}: {probe.reason}")
     raise TargetUnavailable(
         f"no target works here ({'; '.join(passed_over) or 'none is installed'}); see `qzoo doctor`"
     )

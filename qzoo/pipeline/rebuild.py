@@ -10,7 +10,7 @@ from qzoo.data.preprocess import batches
 from qzoo.data.sampler import choose
 from qzoo.errors import IntegrityError
 from qzoo.measure import decide, fidelity
-from qzoo.pipeline.assemble import Assembled, Facts, assemble, noise_floor, run_reference, serialize
+from qzoo.pipeline.assemble import Assembled, Facts, assemble, check_engine, run_reference, serialize
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT, open_dataset
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import FileEntry, Manifest, Measurement, digest_of, encode
@@ -37,12 +37,11 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     if any(value.const_value is None for value in portable.graph.initializers.values()):
         raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")
     outputs = run_reference(serialize(portable), images)
-    floor, _ = noise_floor(portable, images, outputs)
     facts = Facts(model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels)
     trained = manifest.inputs.weights.kind != "random"
-    engine = assemble(
-        portable, recipe, backend, target, facts, images, noise_floor_db=floor, trained=trained, progress=shown
-    )
+    engine = assemble(portable, recipe, backend, target, facts, images, trained=trained, progress=shown)
+    published = bundle.measurement.fidelity
+    check_engine(engine.engine_fidelity, recipe, backend.name, None if trained or not published else published.sqnr_db)
     measurement = Measurement(
         target=target,
         verified="passed",
@@ -50,6 +49,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         latency={},
         accuracy=None,
         fidelity=fidelity(decide(outputs, record.decision), engine.scores, trained=trained),
+        export_fidelity=bundle.measurement.export_fidelity,
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
         data=dataset.name,

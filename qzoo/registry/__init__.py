@@ -27,6 +27,8 @@ from qzoo.spec import ModelFamily, ModelSpec
 T = TypeVar("T")
 
 BUILTINS = {"qzoo-backends": "qzoo.backends", "qzoo-datasets": "qzoo.data.plugin"}
+PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
+"""`--target auto` takes the first of these that works here; then any other, by name."""
 HOOKS = ("qzoo_models", "qzoo_backends", "qzoo_datasets")
 
 
@@ -112,6 +114,11 @@ class Registry:
     def backends(self) -> tuple[Backend, ...]:
         """Every backend, by name."""
         return tuple(self._backends[name][0] for name in sorted(self._backends))
+
+    def preferred(self) -> tuple[Backend, ...]:
+        """Every backend, in the order in which `--target auto` tries them."""
+        order = {name: place for place, name in enumerate(PREFERENCE)}
+        return tuple(sorted(self.backends(), key=lambda backend: (order.get(backend.name, len(order)), backend.name)))
 
     def datasets(self) -> tuple[DatasetSource, ...]:
         """Every dataset, by name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +89,11 @@ class Store:
             for name, descriptor in self._children()
         ]
 
-    def resolve(self, reference: Reference, target: str | None = None) -> Bundle:
-        """The one bundle that a reference (default tag int8), and a target where several fit, name.
+    def resolve(self, reference: Reference, target: str | None = None, prefer: Sequence[str] = ()) -> Bundle:
+        """The bundle that a reference (default tag int8) names, for `target` where that is given.
 
-        Raises NoMatchError that lists what there is.
+        `target` is a runtime or a whole target, as those in `prefer` are: where several fit, the first of these that
+        fits one decides. Raises NoMatchError that lists what there is.
         """
         wanted = f"{reference.name}:{reference.tag or 'int8'}"
         found = [
@@ -104,6 +105,10 @@ class Store:
             found = [(child, name) for child, name in found if target in (name, name.partition("/")[0])]
         if len(found) == 1:
             return self._checked_out(found[0][0].annotations[BUNDLE_ID], found[0][0])
+        for preferred in prefer:
+            for child, name in found:
+                if preferred in (name, name.partition("/")[0]):
+                    return self._checked_out(child.annotations[BUNDLE_ID], child)
         if found:
             names = ", ".join(name for _, name in found)
             raise NoMatchError(f"{wanted} is stored for several targets ({names}); say which with --target")
@@ -165,8 +170,8 @@ class Store:
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
 
 
-def locate(text: str, store: Store, target: str | None = None) -> EngineFile:
-    """What ENGINE means: a bundle's directory, an engine file, or a reference in the store.
+def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[str] = ()) -> EngineFile:
+    """What ENGINE means: a bundle's directory, an engine file, or a reference in the store (see `Store.resolve`).
 
     Raises UsageError for a file without its record, NoMatchError for a reference that isn't stored.
     """
@@ -178,7 +183,7 @@ def locate(text: str, store: Store, target: str | None = None) -> EngineFile:
         return EngineFile(path.resolve(), read_record(path.resolve()))
     if path.suffix or path.is_absolute() or text.startswith("."):
         raise UsageError(f"{text}: there is no such engine file or bundle directory")
-    bundle = store.resolve(Reference.parse(text), target)
+    bundle = store.resolve(Reference.parse(text), target, prefer)
     return EngineFile(bundle.engine, bundle.record)
 
 

@@ -37,6 +37,7 @@ def write_file(path: Path, data: bytes) -> None:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o644)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
