@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 from candidates import Candidate, load
 
 WARM_UP = 3
+PAUSE_S = 0.01
+"""Before each call. Both runtimes' threads spin for a while after a call, and would take the cores from the next."""
 
 
 def main() -> None:
@@ -24,6 +26,7 @@ def main() -> None:
         calls[name](batch)
     for _ in range(job["rounds"]):
         for index in generator.permutation(len(names)):
+            sleep(PAUSE_S)
             start = perf_counter()
             calls[names[index]](batch)
             times[names[index]].append((perf_counter() - start) * 1e3)
