@@ -194,8 +194,8 @@ class ModelSpec:
 
     `builder` is a string, "qzoo_resnet.model:resnet50", of a callable `(num_classes: int) -> torch.nn.Module`, so that
     listing a model imports no torch. `head` is the path of the module whose weight's first axis is the class count
-    (it is how the count is read off a checkpoint). `labels` names what the classes are: "imagenet-1k" or a tuple.
-    `auto` quantization (`--placement auto`) ignores `swaps` and replaces modules by type only.
+    (it is how the count is read off a checkpoint). `data` is the dataset that calibrates and evaluates it where the
+    caller names none. `--placement auto` ignores `swaps` and replaces modules by type only.
     """
 
     name: str

@@ -54,7 +54,8 @@ def command(
 
     store, registry = Store.default(), load_registry(plugin_dirs)
     cache = store.home / "cache" / "weights"
-    plans = [make_plan(options_of(model, target, words), registry, cache) for target in targets]
+    with shown() as progress:
+        plans = [make_plan(options_of(model, target, words), registry, cache, progress) for target in targets]
     if dry_run:
         _render([_planned(plan) for plan in plans], [_plan_lines(plan) for plan in plans], as_json=as_json)
         return

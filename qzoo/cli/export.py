@@ -42,10 +42,9 @@ def command(
     from qzoo.pipeline import export_graph, make_plan
     from qzoo.store import Store, write_file
 
-    plan = make_plan(
-        options_of(model, target, words), load_registry(plugin_dirs), Store.default().home / "cache" / "weights"
-    )
+    cache = Store.default().home / "cache" / "weights"
     with shown() as progress:
+        plan = make_plan(options_of(model, target, words), load_registry(plugin_dirs), cache, progress)
         graph = export_graph(plan, form, progress)
     write_file(output, graph)
     click.echo(f"{output}: {form} graph of {model}, {plan.recipe.precision}, {len(graph) / 1e6:.3f} MB")

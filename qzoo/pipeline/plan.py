@@ -14,8 +14,9 @@ from pathlib import Path
 from qzoo import weights as weights_module
 from qzoo.data.labels import imagenet_labels, read_labels
 from qzoo.data.sampler import choose, sample_list_digest
-from qzoo.errors import DataUnavailable, TargetUnavailable, UnknownName, UsageError
+from qzoo.errors import DataUnavailable, TargetUnavailable, TargetUnsupported, UnknownName, UsageError
 from qzoo.hookspecs import Backend, Dataset, Sample
+from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import BuildInputs, Target
 from qzoo.registry import ModelEntry, Registry, source_digest
 from qzoo.spec import PRECISIONS, BatchProfile, ModelSpec, Placement, Precision, Recipe, with_overrides
@@ -83,8 +84,11 @@ class Plan:
         return self.weights.record.kind != "random"
 
 
-def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
-    """Decide a build. Raises UsageError, UnavailableError, TargetError or PluginError."""
+def make_plan(options: Options, registry: Registry, cache: Path, progress: Progress | None = None) -> Plan:
+    """Decide a build; weights that aren't at hand are downloaded into `cache`.
+
+    Raises UsageError, UnavailableError, TargetError or PluginError.
+    """
     if options.precision not in PRECISIONS:
         raise UnknownName("precision", options.precision, PRECISIONS)
     if options.calib_samples < MIN_CALIBRATION:
@@ -97,7 +101,7 @@ def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
     target = backend.target()
     recipe = _recipe(entry.spec, backend, options)
     dataset = open_dataset(options.data or entry.spec.data, registry)
-    weights = weights_module.plan(entry.spec, options.weights, options.seed, cache)
+    weights = weights_module.plan(entry.spec, options.weights, options.seed, cache, _Download(progress or Silent()))
     calibration = choose(dataset, "calibration", options.calib_samples, options.seed)
     if len(calibration) < MIN_CALIBRATION:
         raise DataUnavailable(
@@ -137,11 +141,11 @@ def make_plan(options: Options, registry: Registry, cache: Path) -> Plan:
 def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
     """The backend that `--target` names, and why it. `auto`: the first of `Registry.preferred` that works.
 
-    `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName or TargetUnavailable.
+    `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName, TargetUnavailable, or
+    TargetUnsupported for a target that is not this machine's.
     """
     if wanted != "auto":
-        backend = registry.backend(wanted.partition("/")[0])
-        return _working(backend), "asked for"
+        return _exactly(wanted, _working(registry.backend(wanted.partition("/")[0]))), "asked for"
     passed_over: list[str] = []
     for backend in registry.preferred():
         probe = backend.probe()
@@ -170,6 +174,29 @@ def _working(backend: Backend) -> Backend:
     if not probe.works:
         raise TargetUnavailable(f"target {backend.name} doesn't work here: {probe.reason}")
     return backend
+
+
+def _exactly(wanted: str, backend: Backend) -> Backend:
+    here = str(backend.target())
+    if "/" in wanted and wanted != here:
+        raise TargetUnsupported(
+            f"target {wanted}: this machine is {here}, and {backend.name} builds only for the machine it runs on; "
+            f"build there, or leave out the part after the slash"
+        )
+    return backend
+
+
+class _Download:
+    """Shows a download as a stage, in bytes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self._done == 0:
+            self._progress.stage("downloading weights", total)
+        self._progress.advance(done - self._done)
+        self._done = done
 
 
 def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
