@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from candidates import Candidate, candidates
@@ -29,6 +30,9 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "pytorch-quantization")
 FAMILY = {"onnxruntime": "ort quantize_static", "openvino": "ov nncf"}
 """The INT8 peer on the same runtime."""
+
+FP32 = {"onnxruntime": "ort fp32", "openvino": "ov f32"}
+PEER_NAMES = {"ort quantize_static": "onnxruntime `quantize_static`", "ov nncf": "NNCF `quantize`"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Row:
 
 def main() -> None:
     arguments = _parse()
+    if arguments.markdown:
+        print("\n".join(markdown(json.loads((RESULTS / f"{arguments.markdown}.json").read_text()))))
+        return
     rows: list[Row] = []
     peers: list[Row] = []
     for model in arguments.models:
@@ -80,6 +87,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--calib-samples", type=int, default=64)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--save", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")
+    parser.add_argument("--markdown", metavar="NAME", help="measure nothing; print a kept result as README shows it")
     return parser.parse_args()
 
 
@@ -157,6 +165,23 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def markdown(result: dict[str, Any]) -> Iterable[str]:
+    """A kept result as a table: qzoo's latencies as ratios to their runtime's fp32 and INT8 peer."""
+    yield "| model | batch | runtime | of its fp32 | of its INT8 peer | 95 % interval | peer |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in result["rows"]:
+        runtime, (low, high) = row["engine"].removeprefix("qzoo "), row["runtime_ci95"]
+        full = next(
+            peer["latency_ms"]
+            for peer in result["peers"]
+            if (peer["model"], peer["batch"], peer["engine"]) == (row["model"], row["batch"], FP32[runtime])
+        )
+        yield (
+            f"| {row['model']} | {row['batch']} | {runtime} | {row['latency_ms'] / full:.2f} | "
+            f"{row['ratio_to_runtime_peer']:.2f} | {low:.2f} to {high:.2f} | {PEER_NAMES[row['runtime_peer']]} |"
+        )
 
 
 def _table(rows: list[Row], peers: list[Row]) -> Iterable[str]:

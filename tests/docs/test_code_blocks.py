@@ -30,7 +30,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 @pytest.fixture
-def home(built_home, bundles, tmp_path):  # noqa: ARG001 - `bundles` fills `built_home`
+def home(built_home, bundles, tmp_path):
     return shutil.copytree(built_home, tmp_path / "home")
 
 

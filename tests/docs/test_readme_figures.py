@@ -1,0 +1,34 @@
+"""The figures README states are those that were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_peer_table_is_the_kept_result():
+    command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "--markdown", "resnets"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() in README
+
+
+def test_the_kept_result_names_its_command_versions_and_cpu():
+    kept = json.loads((ROOT / "benchmarks/results/resnets.json").read_text())
+    assert kept["command"].startswith("python benchmarks/peers.py")
+    assert {"onnxruntime", "openvino", "nncf", "torch"} <= kept["versions"].keys()
+    assert kept["cpu"]
+
+
+def test_resnet20s_rows_are_what_the_build_measures(bundles):
+    for runtime, bundle in bundles.items():
+        measured = bundle.measurement
+        row = re.search(rf"\| {runtime} \| (\d+) \| (\d+) \| ([\d.]+)x \|", README)
+        size = measured.size_bytes
+        assert (int(row[1]), int(row[2])) == (measured.accuracy["float"].correct, measured.accuracy["engine"].correct)
+        assert abs(float(row[3]) - size["engine"] / size["float"]) < 0.01
