@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qzoo.errors import EngineMismatch, TargetUnavailable, UsageError
 from qzoo.hookspecs import Backend
 from qzoo.records import EngineRecord, Probe
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -44,6 +43,8 @@ def check_target(backend: Backend, record: EngineRecord) -> None:
 
 def checked_inputs(record: EngineRecord, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """The inputs as contiguous float32. Raises UsageError that names an input of another name, shape or batch."""
+    import numpy as np  # here, as `qzoo list` makes every backend and needs no array
+
     expected = {info.name: info for info in record.inputs}
     if inputs.keys() != expected.keys():
         raise UsageError(f"the engine's inputs are {', '.join(expected)}; got {', '.join(inputs) or 'none'}")
