@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qzoo.measure import decide, sqnr_db
 from qzoo.pipeline.assemble import Facts, build_engine, serialize
 from qzoo.pipeline.plan import Options, Plan, make_plan
-from qzoo.pipeline.prepare import Prepared, calibration_batches, prepare
+from qzoo.pipeline.prepare import Prepared, batches_of, prepare
 from qzoo.pipeline.progress import Silent
 from qzoo.records import encode
 from qzoo.registry import Registry
@@ -43,7 +43,7 @@ def candidates(model: str, folder: Path, samples: int) -> list[Candidate]:
     prepared = prepare(shared, Silent())
     graph = folder / "float.onnx"
     graph.write_bytes(serialize(prepared.float_graph))
-    images = [batch.numpy() for batch in calibration_batches(shared)]
+    images = [batch.numpy() for batch in batches_of(prepared.calibration)]
     made = [
         Candidate("ort fp32", "ort", str(graph), "onnxruntime", ours=False),
         Candidate("ort quantize_static", "ort", str(_quantize_static(graph, images)), "onnxruntime", ours=False),
@@ -69,7 +69,7 @@ def load(candidate: Candidate) -> Call:
 
 def _plan(model: str, target: str, samples: int) -> Plan:
     options = Options(model=model, target=target, weights=_weights(model), calib_samples=samples)
-    return make_plan(options, Registry.load(), Store.default().home / "cache" / "weights")
+    return make_plan(options, Registry.load(), Store.default().home / "cache")
 
 
 def _weights(model: str) -> str:

@@ -85,6 +85,14 @@ class CalibrationTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A sample that could not be read, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsRecord:
     """Which float weights were used. `kind` "random" has no trained accuracy and can't be pushed."""
 
@@ -178,6 +186,7 @@ class Measurement:
     lowering_cost_db: float | None
     data: str
     notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()  # samples that could not be read
     seconds: dict[str, float] = field(default_factory=dict)
     schema: Literal[1] = 1
 

@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qzoo.data.decode import decode_samples
 from qzoo.data.digits import Digits
-from qzoo.data.preprocess import batches
+from qzoo.data.preprocess import normalize
 from qzoo.hookspecs import Split
 from qzoo.records import file_digest
 from qzoo_resnet.model import resnet20
@@ -36,8 +37,9 @@ def load(split: Split) -> tuple[Tensor, Tensor]:
     """Images (N, 3, 32, 32) float32, preprocessed as the engine's are, and labels (N,)."""
     digits = Digits()
     samples = digits.samples(split)
-    ((images, labels),) = batches(digits, samples, RESNET20.input.preprocess, len(samples))
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    found = decode_samples(digits, samples, RESNET20.input.preprocess, strict=True)
+    labels = [sample.label for sample in samples]
+    return torch.from_numpy(normalize(RESNET20.input.preprocess, found.pixels)), torch.tensor(labels)
 
 
 def shifted(images: Tensor) -> Tensor:

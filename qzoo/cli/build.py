@@ -53,7 +53,7 @@ def command(
     from qzoo.store import Store
 
     store, registry = Store.default(), load_registry(plugin_dirs)
-    cache = store.home / "cache" / "weights"
+    cache = store.home / "cache"
     with shown() as progress:
         plans = [make_plan(options_of(model, target, words), registry, cache, progress) for target in targets]
     if dry_run:

@@ -42,7 +42,7 @@ def command(
     from qzoo.pipeline import export_graph, make_plan
     from qzoo.store import Store, write_file
 
-    cache = Store.default().home / "cache" / "weights"
+    cache = Store.default().home / "cache"
     with shown() as progress:
         plan = make_plan(options_of(model, target, words), load_registry(plugin_dirs), cache, progress)
         graph = export_graph(plan, form, progress)

@@ -42,6 +42,8 @@ class BuildWords(TypedDict):
     batch_size: int
     max_drop: float | None
     seed: int
+    workers: int | None
+    strict: bool
 
 
 def options_of(model: str, target: str, words: BuildWords) -> Options:
@@ -61,6 +63,8 @@ def options_of(model: str, target: str, words: BuildWords) -> Options:
         batch_size=words["batch_size"],
         max_drop=words["max_drop"],
         seed=words["seed"],
+        workers=words["workers"],
+        strict=words["strict"],
     )
 
 
@@ -110,6 +114,8 @@ def build_options(command: F) -> F:
                 "--max-drop", type=float, help="Accuracy points the engine may lose (exit 5 beyond). Default 1.0."
             ),
             click.option("--seed", default=0, show_default=True, help="Decides samples and random weights."),
+            click.option("--workers", type=int, help="Processes that decode images. Default: as many as pay off."),
+            click.option("--strict", is_flag=True, help="Fail where an image can't be read, instead of skipping it."),
         )
     ):
         command = option(command)

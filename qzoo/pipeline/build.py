@@ -47,13 +47,16 @@ def build(
     batch_size: int = 1,
     max_drop: float | None = None,
     seed: int = 0,
+    workers: int = 0,
+    strict: bool = False,
     force: bool = False,
     plugin_dirs: Sequence[Path] = (),
 ) -> Bundle:
     """Build a verified, measured engine of a model, or serve it from the store if the same was built before.
 
     `weights` is "auto", "random" or a checkpoint file; `data` a dataset's name or a directory of images; `calibrator`
-    "max" or "percentile[:P]"; `max_drop` accuracy points. See `qzoo build --help`. Raises a QzooError.
+    "max" or "percentile[:P]"; `max_drop` accuracy points; `workers` processes decode images (0: this one); `strict`
+    refuses images that can't be read instead of skipping them. See `qzoo build --help`. Raises a QzooError.
     """
     store = Store.default()
     options = Options(
@@ -69,8 +72,10 @@ def build(
         batch_size=batch_size,
         max_drop=max_drop,
         seed=seed,
+        workers=workers,
+        strict=strict,
     )
-    plan = make_plan(options, Registry.load(plugin_dirs), store.home / "cache" / "weights")
+    plan = make_plan(options, Registry.load(plugin_dirs), store.home / "cache")
     return next(iter(build_all([plan], store, force=force)))
 
 
@@ -178,9 +183,20 @@ def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: Flo
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
         data=plan.dataset.name,
-        notes=plan.notes,
+        notes=(*plan.notes, *_skipped(graphs)),
+        skipped=(*graphs.calibration.skipped, *graphs.held_out.skipped),
         seconds=graphs.seconds,
     )
+
+
+def _skipped(graphs: Prepared) -> list[str]:
+    notes = []
+    for what, read in (("calibration", graphs.calibration), ("held-out", graphs.held_out)):
+        if read.skipped:
+            names = ", ".join(one.id for one in read.skipped[:3]) + (", ..." if len(read.skipped) > 3 else "")
+            total = len(read.images) + len(read.skipped)
+            notes.append(f"{len(read.skipped)} of {total} {what} images could not be read and were skipped: {names}")
+    return notes
 
 
 def _gate(plan: Plan, measurement: Measurement, graphs: Prepared) -> None:

@@ -56,6 +56,8 @@ class Options:
     batch_size: int = 1
     max_drop: float | None = None
     seed: int = 0
+    workers: int | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,9 @@ class Plan:
     held_out: tuple[Sample, ...]
     inputs: BuildInputs
     notes: tuple[str, ...]
+    workers: int | None
+    strict: bool
+    image_cache: Path
 
     @property
     def spec(self) -> ModelSpec:
@@ -85,7 +90,7 @@ class Plan:
 
 
 def make_plan(options: Options, registry: Registry, cache: Path, progress: Progress | None = None) -> Plan:
-    """Decide a build; weights that aren't at hand are downloaded into `cache`.
+    """Decide a build; weights that aren't at hand are downloaded into `cache`, where decoded images are kept too.
 
     Raises UsageError, UnavailableError, TargetError or PluginError.
     """
@@ -95,13 +100,17 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         raise UsageError(
             f"--calib-samples {options.calib_samples}: calibration needs at least {MIN_CALIBRATION} samples"
         )
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: give 0 to decode in this process, or a number of processes")
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
     target = backend.target()
     recipe = _recipe(entry.spec, backend, options)
     dataset = open_dataset(options.data or entry.spec.data, registry)
-    weights = weights_module.plan(entry.spec, options.weights, options.seed, cache, _Download(progress or Silent()))
+    weights = weights_module.plan(
+        entry.spec, options.weights, options.seed, cache / "weights", _Download(progress or Silent())
+    )
     calibration = choose(dataset, "calibration", options.calib_samples, options.seed)
     if len(calibration) < MIN_CALIBRATION:
         raise DataUnavailable(
@@ -135,6 +144,9 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
             seed=options.seed,
         ),
         notes=_notes(options, dataset, calibration, weights.record.kind),
+        workers=options.workers,
+        strict=options.strict,
+        image_cache=cache / "images",
     )
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qzoo import weights
-from qzoo.data.preprocess import batches
 from qzoo.errors import SpecError
 from qzoo.export import export
 from qzoo.hookspecs import Sample
+from qzoo.pipeline.images import Images, read_calibration, read_held_out
 from qzoo.pipeline.plan import Plan
 from qzoo.pipeline.progress import Progress, tracked
 from qzoo.quant.calibrate import calibrate
@@ -34,21 +34,14 @@ Outputs = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The held-out images, preprocessed: inputs (N, C, H, W), labels (N,) or None."""
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64] | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """What is the same for every target."""
 
     portable: ir.Model
     float_graph: ir.Model
     table: CalibrationTable | None
-    held_out: HeldOut
+    calibration: Images
+    held_out: Images
     float_outputs: Outputs
     fake_quantized_outputs: Outputs | None
     quantized: nn.Module | None
@@ -64,11 +57,11 @@ class Prepared:
 def prepare(plan: Plan, progress: Progress) -> Prepared:
     """Load, calibrate and export. Raises UnavailableError, PluginError, ExportError or GraphError."""
     spec, clock = plan.spec, _Clock()
+    calibration, held_out = read_calibration(plan, progress), read_held_out(plan, progress)
+    clock.lap("images")
     progress.stage("loading weights")
-    network = load_network(plan)
+    network = load_network(plan, calibration)
     clock.lap("weights")
-    progress.stage("reading held-out images", len(plan.held_out))
-    held_out = read_held_out(plan, progress)
     progress.stage("float reference", _steps(plan.held_out))
     float_outputs = forward(network, held_out.images, spec.outputs, progress)
     clock.lap("float reference")
@@ -80,6 +73,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             portable=float_graph,
             float_graph=float_graph,
             table=None,
+            calibration=calibration,
             held_out=held_out,
             float_outputs=float_outputs,
             fake_quantized_outputs=None,
@@ -90,7 +84,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     progress.stage(f"calibrating ({plan.recipe.calibrator})", _steps(plan.calibration))
     table = calibrate(
         quantized,
-        tracked(calibration_batches(plan), progress),
+        tracked(batches_of(calibration), progress),
         plan.recipe.calibrator,
         plan.inputs.sample_list_sha256,
     )
@@ -105,6 +99,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
         portable=portable,
         float_graph=float_graph,
         table=table,
+        calibration=calibration,
         held_out=held_out,
         float_outputs=float_outputs,
         fake_quantized_outputs=fake_quantized,
@@ -113,8 +108,11 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     )
 
 
-def load_network(plan: Plan) -> nn.Module:
-    """The float network in eval mode with its weights. Raises SpecError or WeightsMismatch."""
+def load_network(plan: Plan, calibration: Images) -> nn.Module:
+    """The float network in eval mode with its weights; random ones get BN statistics from the calibration images.
+
+    Raises SpecError or WeightsMismatch.
+    """
     builder = resolve(plan.spec.builder)
     if not callable(builder):
         raise SpecError(f"{plan.spec.name}: builder {plan.spec.builder!r} is not callable")
@@ -127,7 +125,7 @@ def load_network(plan: Plan) -> nn.Module:
         return made
 
     if plan.weights.path is None:
-        return weights.initialize_random(make, plan.weights.seed, next(calibration_batches(plan)))
+        return weights.initialize_random(make, plan.weights.seed, next(batches_of(calibration)))
     with torch.random.fork_rng(devices=[]):
         network = make()
     weights.apply(network, weights.load_state(plan.weights.path, plan.spec.head), plan.spec.name)
@@ -143,22 +141,9 @@ def module_paths(spec: ModelSpec) -> list[tuple[str, str]]:
     return [(path, type(module).__name__) for path, module in network.named_modules() if path]
 
 
-def calibration_batches(plan: Plan) -> Iterator[torch.Tensor]:
-    """The calibration images in batches (N, C, H, W) float32."""
-    for images, _ in batches(plan.dataset, plan.calibration, plan.spec.input.preprocess, BATCH):
-        yield torch.from_numpy(images)
-
-
-def read_held_out(plan: Plan, progress: Progress) -> HeldOut:
-    """Decode and preprocess the held-out images, once."""
-    images, labels = [], []
-    for part, known in batches(plan.dataset, plan.held_out, plan.spec.input.preprocess, BATCH):
-        images.append(part)
-        if known is not None:
-            labels.append(known)
-        progress.advance(len(part))
-    labelled = len(labels) == len(images)
-    return HeldOut(images=np.concatenate(images), labels=np.concatenate(labels) if labelled else None)
+def batches_of(read: Images) -> Iterator[torch.Tensor]:
+    """Images in batches (N, C, H, W) float32."""
+    yield from torch.split(torch.from_numpy(read.images), BATCH)
 
 
 def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from qzoo.data.preprocess import batches
+from qzoo.data.decode import decode_samples
+from qzoo.data.preprocess import normalize
 from qzoo.data.sampler import choose
 from qzoo.errors import IntegrityError
 from qzoo.measure import decide, fidelity
@@ -32,7 +33,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     recipe = manifest.inputs.recipe
     dataset = open_dataset(manifest.data, registry)
     samples = choose(dataset, "held-out", UNLABELLED_HELD_OUT, manifest.inputs.seed)
-    images, _ = next(batches(dataset, samples, record.preprocess, len(samples)))
+    images = normalize(record.preprocess, decode_samples(dataset, samples, record.preprocess).pixels)
     portable = ir.load(bundle.path / "portable.onnx")
     if any(value.const_value is None for value in portable.graph.initializers.values()):
         raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")

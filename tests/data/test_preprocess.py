@@ -8,10 +8,7 @@ from PIL import Image
 from torchvision import transforms as v1
 from torchvision.transforms import InterpolationMode
 
-from qzoo.data.digits import Digits
-from qzoo.data.preprocess import apply, batches
-from qzoo.errors import UsageError
-from qzoo.hookspecs import Sample
+from qzoo.data.preprocess import apply, cropped, normalize
 from qzoo.spec import Preprocess
 
 IMAGENET = Preprocess(resize=232, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -56,24 +53,7 @@ def test_a_palette_image_is_converted():
     np.testing.assert_allclose(apply(IMAGENET, image), with_torchvision(IMAGENET, image), rtol=0, atol=1e-6)
 
 
-def test_batches_hold_the_samples_in_order_and_end_with_the_rest():
-    digits = Digits()
-    samples = digits.samples("held-out")[:7]
-    made = list(batches(digits, samples, GREY, batch_size=3))
-    assert [array.shape for array, _ in made] == [(3, 1, 28, 28), (3, 1, 28, 28), (1, 1, 28, 28)]
-    assert np.concatenate([labels for _, labels in made]).tolist() == [sample.label for sample in samples]
-    expected = [apply(GREY, digits.image(sample)) for sample in samples]
-    np.testing.assert_array_equal(np.concatenate([array for array, _ in made]), expected)
-
-
-def test_a_batch_with_an_unlabelled_sample_has_no_labels():
-    digits = Digits()
-    first = digits.samples("held-out")[0]
-    unlabelled = Sample(first.id, first.sha256, None)
-    ((_, labels),) = batches(digits, [first, unlabelled], GREY, batch_size=2)
-    assert labels is None
-
-
-def test_a_batch_size_below_one_is_a_usage_error():
-    with pytest.raises(UsageError, match="0"):
-        next(batches(Digits(), (), GREY, batch_size=0))
+def test_normalizing_a_whole_set_is_normalizing_each_image():
+    images = [picture("RGB", size) for size in ((240, 250), (300, 240), (232, 232))]
+    together = normalize(IMAGENET, np.stack([cropped(IMAGENET, image) for image in images]))
+    np.testing.assert_array_equal(together, [apply(IMAGENET, image) for image in images])
