@@ -55,7 +55,7 @@ class LoadedEngine:
 
     def classify(self, image: Path, top: int = 5) -> list[Guess]:
         """The `top` most probable classes of an image file. Raises DataUnavailable if it can't be read."""
-        from qzoo.data.folder import open_image
+        from qzoo.data.files import open_image
         from qzoo.data.preprocess import apply
 
         array = apply(self.record.preprocess, open_image(image))[None]

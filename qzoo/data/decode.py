@@ -28,6 +28,8 @@ from qzoo.spec import Preprocess
 
 CHUNK = 16
 """Samples that a worker process is handed at a time."""
+WORTH_PROCESSES = 1024
+"""Below this the start of the processes takes longer than the decoding (some 5 ms an image) that they save."""
 
 Advance = Callable[[int], None]
 """Told how many more samples were read."""
@@ -99,7 +101,7 @@ def stream(
 def worker_count(samples: int) -> int:
     """How many processes pay off for so many samples: none for a few, whose decoding is faster than their start."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if samples < 16 * CHUNK or cores == 1 else cores
+    return 0 if samples < WORTH_PROCESSES or cores == 1 else cores
 
 
 def _decode_chunk(

@@ -4,56 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from qzoo.data.stratify import held_out_digests
+from qzoo.data.files import SUFFIXES, file_samples, open_image
+from qzoo.data.lazy import LazySamples
+from qzoo.data.stratify import split_by_content
 from qzoo.errors import DataUnavailable
 from qzoo.hookspecs import Sample, Split
-from qzoo.records import file_digest
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+if TYPE_CHECKING:
+    from PIL import Image
+
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "calibration": ("calibration", "train"),
     "held-out": ("held-out", "val", "test"),
 }
 """The first that exists is the split."""
-HELD_OUT_FRACTION = 0.2
-
-
-class FileSamples(Sequence[Sample]):
-    """Samples over files, each file hashed only when its sample is asked for; `labels` needs no hashing.
-
-    So that 512 samples of a directory of a million images don't cost reading all of them.
-    """
-
-    def __init__(self, root: Path, files: Sequence[Path], labels: Sequence[int | None]) -> None:
-        self._root, self._files, self.labels = root, files, labels
-        self._made: dict[int, Sample] = {}
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]
-        if at not in self._made:
-            self._made[at] = self._make(at)
-        return self._made[at]
-
-    def _make(self, index: int) -> Sample:
-        file = self._files[index]
-        try:
-            digest = file_digest(file)
-        except OSError as error:
-            raise DataUnavailable(f"{file} can't be read: {error.strerror}; fix or remove it") from error
-        return Sample(file.relative_to(self._root).as_posix(), digest, self.labels[index])
 
 
 class FolderDataset:
@@ -81,17 +47,22 @@ class FolderDataset:
     def samples(self, split: Split) -> Sequence[Sample]:
         """The samples of a split, by class, then by path. Raises DataUnavailable for a file that can't be read."""
         if not self._samples:
-            self._samples = _split_by_content(self._root, self._all)
+            self._samples = split_by_content(self._all, str(self._root))
         return self._samples[split]
 
     def image(self, sample: Sample) -> Image.Image:
         """Decode one file. Raises DataUnavailable."""
         return open_image(self._root / sample.id)
 
-    def _listing(self, groups: dict[str, list[Path]]) -> FileSamples:
+    def __getstate__(self) -> dict[str, object]:
+        # what a worker process decodes by; the listing, which may be long, stays here
+        return {"_root": self._root, "name": self.name, "classes": self.classes}
+
+    def _listing(self, groups: dict[str, list[Path]]) -> LazySamples:
         index = {name: i for i, name in enumerate(self.classes or ())}
         pairs = [(file, index.get(name)) for name in sorted(groups) for file in groups[name]]
-        return FileSamples(self._root, [file for file, _ in pairs], [label for _, label in pairs])
+        ids = [file.relative_to(self._root).as_posix() for file, _ in pairs]
+        return file_samples(ids, [file for file, _ in pairs], [label for _, label in pairs])
 
 
 def open_folder(root: Path) -> FolderDataset:
@@ -100,16 +71,6 @@ def open_folder(root: Path) -> FolderDataset:
         return FolderDataset(root)
     except OSError as error:
         raise DataUnavailable(f"data: {root} can't be read: {error.strerror}; give a directory of images") from error
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read and decode an image file. Raises DataUnavailable that names it."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataUnavailable(f"{path} can't be read as an image: {error}; fix or remove it") from error
 
 
 def _split_folders(root: Path) -> dict[Split, Path] | None:
@@ -138,17 +99,6 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     if not any(groups.values()):
         raise DataUnavailable(f"data: {folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     return groups
-
-
-def _split_by_content(root: Path, samples: FileSamples) -> dict[Split, Sequence[Sample]]:
-    distinct = {sample.sha256 for sample in samples}
-    if len(distinct) < 2:
-        raise DataUnavailable(f"data: {root} holds {len(distinct)} distinct image; at least 2 are needed, one held out")
-    held_out = held_out_digests(samples, max(1, round(HELD_OUT_FRACTION * len(distinct))))
-    return {
-        "calibration": tuple(sample for sample in samples if sample.sha256 not in held_out),
-        "held-out": tuple(sample for sample in samples if sample.sha256 in held_out),
-    }
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from qzoo.hookspecs import Sample
+from qzoo.errors import DataUnavailable
+from qzoo.hookspecs import Sample, Split
 
 K = TypeVar("K")
+
+HELD_OUT_FRACTION = 0.2
 
 
 def shares(sizes: Mapping[K, int], count: int) -> dict[K, int]:
@@ -41,3 +44,20 @@ def held_out_digests(samples: Iterable[Sample], count: int, seed: int = 0) -> fr
             quota[label_of[digest]] -= 1
             chosen.append(digest)
     return frozenset(chosen)
+
+
+def split_by_content(samples: Sequence[Sample], source: str) -> dict[Split, Sequence[Sample]]:
+    """The splits of a dataset without its own: a fifth of the images held out, in proportion to the classes.
+
+    Raises DataUnavailable, naming `source`, for fewer than two distinct images.
+    """
+    distinct = {sample.sha256 for sample in samples}
+    if len(distinct) < 2:
+        raise DataUnavailable(
+            f"data: {source} holds {len(distinct)} distinct image; at least 2 are needed, one held out"
+        )
+    held_out = held_out_digests(samples, max(1, round(HELD_OUT_FRACTION * len(distinct))))
+    return {
+        "calibration": tuple(sample for sample in samples if sample.sha256 not in held_out),
+        "held-out": tuple(sample for sample in samples if sample.sha256 in held_out),
+    }

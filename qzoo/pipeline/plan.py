@@ -16,6 +16,7 @@ from qzoo.data.labels import imagenet_labels, read_labels
 from qzoo.data.sampler import choose, sample_list_digest
 from qzoo.errors import DataUnavailable, TargetUnavailable, TargetUnsupported, UnknownName, UsageError
 from qzoo.hookspecs import Backend, Dataset, Sample
+from qzoo.pipeline.datasets import open_dataset
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import BuildInputs, Target
 from qzoo.registry import ModelEntry, Registry, source_digest
@@ -107,7 +108,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
     backend.check_precision(options.precision)
     target = backend.target()
     recipe = _recipe(entry.spec, backend, options)
-    dataset = open_dataset(options.data or entry.spec.data, registry)
+    dataset = open_dataset(options.data or entry.spec.data, registry, cache / "datasets")
     weights = weights_module.plan(
         entry.spec, options.weights, options.seed, cache / "weights", _Download(progress or Silent())
     )
@@ -116,9 +117,9 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         raise DataUnavailable(
             f"dataset {dataset.name!r} has {len(calibration)} calibration images; at least {MIN_CALIBRATION} are needed"
         )
-    limit = UNLABELLED_HELD_OUT if dataset.classes is None else MAX_HELD_OUT
-    held_out = choose(dataset, "held-out", limit, options.seed)
-    _check_classes(dataset, weights.record.num_classes, entry.spec)
+    labelled = bool(calibration[0].label is not None)
+    held_out = choose(dataset, "held-out", MAX_HELD_OUT if labelled else UNLABELLED_HELD_OUT, options.seed)
+    _check_classes(dataset, (*calibration, *held_out), weights.record.num_classes, entry.spec)
     labels = _labels(options.labels, dataset, weights.record.num_classes)
     return Plan(
         entry=entry,
@@ -169,18 +170,6 @@ def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
     )
 
 
-def open_dataset(name: str, registry: Registry) -> Dataset:
-    """A directory of images, or a dataset by name. Raises DataUnavailable or UnknownName."""
-    path = Path(name)
-    if path.is_dir():
-        from qzoo.data.folder import open_folder
-
-        return open_folder(path)
-    if path.exists() or len(path.parts) > 1:
-        raise DataUnavailable(f"--data {name}: not a directory of images")
-    return registry.dataset(name).open()
-
-
 def _working(backend: Backend) -> Backend:
     probe = backend.probe()
     if not probe.works:
@@ -224,11 +213,16 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
     )
 
 
-def _check_classes(dataset: Dataset, num_classes: int, spec: ModelSpec) -> None:
-    if dataset.classes is not None and len(dataset.classes) != num_classes:
+def _check_classes(dataset: Dataset, samples: Sequence[Sample], num_classes: int, spec: ModelSpec) -> None:
+    labels = {sample.label for sample in samples if sample.label is not None}
+    if dataset.classes is not None:
+        found, fits = f"{len(dataset.classes)} classes", len(dataset.classes) == num_classes
+    else:
+        found, fits = f"labels up to {max(labels, default=0)}", labels <= {*range(num_classes)}
+    if not fits:
         raise DataUnavailable(
-            f"dataset {dataset.name!r} has {len(dataset.classes)} classes, but {spec.name}'s weights have "
-            f"{num_classes} (read from {spec.head}); give --data with the same classes"
+            f"dataset {dataset.name!r} has {found}, but {spec.name}'s weights have {num_classes} classes (read from "
+            f"{spec.head}); give --data with the same classes"
         )
 
 
@@ -248,7 +242,7 @@ def _notes(options: Options, dataset: Dataset, calibration: Sequence[Sample], ki
     notes = []
     if kind == "random":
         notes.append("random weights: latency and size mean something, accuracy does not")
-    if dataset.classes is None:
+    if calibration[0].label is None:
         notes.append(f"accuracy was not measured: {dataset.name} carries no labels")
     if len(calibration) < options.calib_samples:
         notes.append(f"calibrated on {len(calibration)} samples: {dataset.name} has no more")

@@ -9,10 +9,11 @@ import onnx_ir as ir
 from qzoo.data.decode import decode_samples
 from qzoo.data.preprocess import normalize
 from qzoo.data.sampler import choose
-from qzoo.errors import IntegrityError
+from qzoo.errors import IntegrityError, UnknownName
+from qzoo.hookspecs import Dataset
 from qzoo.measure import decide, fidelity
 from qzoo.pipeline.assemble import Assembled, Facts, assemble, check_engine, run_reference, serialize
-from qzoo.pipeline.plan import UNLABELLED_HELD_OUT, open_dataset
+from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
@@ -31,7 +32,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     backend = registry.backend(record.target.runtime)
     target = backend.target()
     recipe = manifest.inputs.recipe
-    dataset = open_dataset(manifest.data, registry)
+    dataset = _dataset(manifest.data, registry)
     samples = choose(dataset, "held-out", UNLABELLED_HELD_OUT, manifest.inputs.seed)
     images = normalize(record.preprocess, decode_samples(dataset, samples, record.preprocess).pixels)
     portable = ir.load(bundle.path / "portable.onnx")
@@ -39,7 +40,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")
     outputs = run_reference(serialize(portable), images)
     facts = Facts(model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels)
-    trained = manifest.inputs.weights.kind != "random"
+    trained = manifest.inputs.weights.kind != "random" and dataset.name == manifest.data
     engine = assemble(portable, recipe, backend, target, facts, images, trained=trained, progress=shown)
     published = bundle.measurement.fidelity
     check_engine(engine.engine_fidelity, recipe, backend.name, None if trained or not published else published.sqnr_db)
@@ -62,6 +63,14 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         _manifest(bundle, engine),
         {**_files(bundle, engine), "measurement.json": encode(measurement)},
     )
+
+
+def _dataset(name: str, registry: Registry) -> Dataset:
+    """The dataset that the bundle was measured on if this machine has it, else photographs: any images will do."""
+    try:
+        return registry.dataset(name).open()
+    except UnknownName:
+        return registry.dataset("photos").open()
 
 
 def _files(bundle: Bundle, engine: Assembled) -> dict[str, bytes]:

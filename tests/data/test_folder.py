@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qzoo.data.folder import open_folder, open_image
+from qzoo.data.files import open_image
+from qzoo.data.folder import open_folder
 from qzoo.data.sampler import choose
 from qzoo.errors import DataUnavailable
 

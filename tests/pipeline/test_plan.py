@@ -108,7 +108,7 @@ def test_a_dataset_of_other_classes_is_refused_and_both_counts_are_named(registr
 
 
 def test_a_data_path_that_is_no_directory_is_refused(registry, tmp_path):
-    with pytest.raises(DataUnavailable, match="not a directory"):
+    with pytest.raises(DataUnavailable, match="neither a directory"):
         make_plan(Options(model="resnet20", data=str(tmp_path / "nothing")), registry, tmp_path)
 
 
