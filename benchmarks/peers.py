@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 from candidates import Candidate, candidates
 
-PROCESSES, ROUNDS, BOOTSTRAPS = 5, 30, 2000
+from qzoo.measure import latency_ratio
+
+PROCESSES, ROUNDS = 5, 30
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "pytorch-quantization")
 FAMILY = {"onnxruntime": "ort quantize_static", "openvino": "ov nncf"}
@@ -104,8 +106,8 @@ def _compare(model: str, batch: int, found: list[Candidate], folder: Path) -> tu
     for candidate in (c for c in found if c.ours):
         own = _row(model, batch, candidate, raw[candidate.name])
         runtime_peer = next(row for row in peers if row.engine == FAMILY[candidate.runtime])
-        ratio, interval = _ratio(own.raw, best.raw)
-        beside, beside_interval = _ratio(own.raw, runtime_peer.raw)
+        ratio, interval = latency_ratio(np.array(own.raw), np.array(best.raw))
+        beside, beside_interval = latency_ratio(np.array(own.raw), np.array(runtime_peer.raw))
         rows.append(
             replace(
                 own,
@@ -130,23 +132,6 @@ def _process(job: Path, seed: int) -> dict[str, list[float]]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     times: dict[str, list[float]] = json.loads(done.stdout)
     return times
-
-
-def _ratio(ours: list[list[float]], theirs: list[list[float]]) -> tuple[float, tuple[float, float]]:
-    """Median of the rounds' ratios, and its interval: processes drawn with replacement, then rounds within each."""
-    ratios = np.asarray(ours) / np.asarray(theirs)
-    generator = np.random.default_rng(0)
-    processes, rounds = ratios.shape
-    medians = [
-        np.median(
-            ratios[generator.integers(processes, size=processes)][
-                np.arange(processes)[:, None], generator.integers(rounds, size=(processes, rounds))
-            ]
-        )
-        for _ in range(BOOTSTRAPS)
-    ]
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return round(float(np.median(ratios)), 4), (round(float(low), 4), round(float(high), 4))
 
 
 def _machine() -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import numpy as np
@@ -13,6 +13,9 @@ from qzoo.records import Accuracy, Fidelity, Latency
 from qzoo.spec import Decision
 
 Array = NDArray[np.float32]
+
+MIN_ROUNDS = 5
+BOOTSTRAPS = 2000
 
 
 def sqnr_db(reference: Array, output: Array) -> float:
@@ -78,37 +81,68 @@ def softmax(logits: Array) -> Array:
 def latency(
     calls: Mapping[str, Callable[[], object]], *, batch: int, threads: int, rounds: int = 30, seconds: float = 10.0
 ) -> dict[str, Latency]:
-    """Median and 95th percentile of each call, in milliseconds, measured side by side.
+    """Median and 95th percentile of each call, in milliseconds, measured side by side as `timings` does."""
+    return {
+        name: Latency(
+            median_ms=round(float(np.median(times)), 4),
+            p95_ms=round(float(np.percentile(times, 95)), 4),
+            batch=batch,
+            threads=threads,
+            rounds=len(times),
+        )
+        for name, times in timings(calls, rounds=rounds, seconds=seconds).items()
+    }
+
+
+def timings(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int | None = None,
+    seconds: float = 10.0,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Wall time of every call in milliseconds, one array per name, measured side by side.
 
     In every round each call runs once, in an order drawn anew; stops after `rounds`, or after `seconds` but at least
-    five rounds. The first call of each is a warm-up and not counted.
+    five rounds. The first call of each is a warm-up and not counted. `advance` is told of every round.
     """
-    if rounds < 1:
+    if rounds is not None and rounds < 1:
         raise UsageError(f"latency needs at least 1 round, got {rounds}")
     names = list(calls)
     for name in names:
         calls[name]()
     times: dict[str, list[float]] = {name: [] for name in names}
-    order, began = np.random.default_rng(0), perf_counter()
-    for done in range(rounds):
-        if done >= 5 and perf_counter() - began > seconds:
-            break
+    order, began, done = np.random.default_rng(0), perf_counter(), 0
+    while done != rounds and (done < MIN_ROUNDS or perf_counter() - began < seconds):
         for index in order.permutation(len(names)):
             name = names[index]
             start = perf_counter()
             calls[name]()
             times[name].append((perf_counter() - start) * 1e3)
-    return {name: _summary(values, batch, threads) for name, values in times.items()}
+        done += 1
+        advance()
+    return {name: np.array(values) for name, values in times.items()}
 
 
-def _summary(milliseconds: Sequence[float], batch: int, threads: int) -> Latency:
-    return Latency(
-        median_ms=round(float(np.median(milliseconds)), 4),
-        p95_ms=round(float(np.percentile(milliseconds, 95)), 4),
-        batch=batch,
-        threads=threads,
-        rounds=len(milliseconds),
-    )
+def latency_ratio(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """The median of ours/theirs over interleaved rounds, and its bootstrap 95 % interval (percentile method).
+
+    Both are (rounds,), or (processes, rounds): then processes are drawn with replacement, and rounds within each.
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    ratios = np.atleast_2d(ours / theirs)
+    generator = np.random.default_rng(0)
+    processes, rounds = ratios.shape
+    medians = [
+        np.median(
+            ratios[generator.integers(processes, size=processes)][
+                np.arange(processes)[:, None], generator.integers(rounds, size=(processes, rounds))
+            ]
+        )
+        for _ in range(BOOTSTRAPS)
+    ]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return round(float(np.median(ratios)), 4), (round(float(low), 4), round(float(high), 4))
 
 
 def _centred(reference: Array, output: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -104,7 +104,7 @@ def comparison(bundles: Sequence[Bundle]) -> list[str]:
                 _ratio(_median(own), _median(fp32)),
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _verified(measured: Measurement) -> str:
@@ -136,7 +136,7 @@ def _table(measured: Measurement, precision: str) -> list[str]:
         )
     some = next(iter(measured.latency.values()), None)
     heading = [] if some is None else [f"  batch {some.batch}, {some.threads} threads, median of {some.rounds} rounds"]
-    return heading + _aligned(rows)
+    return heading + aligned(rows)
 
 
 def _correct(accuracy: Accuracy | None) -> str:
@@ -151,7 +151,8 @@ def _ratio(value: float | None, base: float | None) -> str:
     return f"{value / base:.2f}x" if value and base else "-"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, each column as wide as its widest cell."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -10,8 +10,10 @@ import click
 from qzoo.errors import QzooError
 
 VERBS = {
+    "bench": "Measure engines' latency and throughput, side by side.",
     "build": "Build a calibrated, verified, measured engine.",
     "doctor": "Say what is installed, and which targets work here.",
+    "eval": "Measure an engine's or a float model's accuracy.",
     "export": "Write a model's portable or lowered ONNX graph.",
     "info": "Show what a model declares, or what a bundle holds.",
     "list": "List the models, and which plugin each comes from.",

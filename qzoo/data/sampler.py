@@ -33,7 +33,7 @@ def choose(dataset: Dataset, split: Split, count: int, seed: int) -> tuple[Sampl
     if not samples:
         raise DataUnavailable(f"dataset {dataset.name!r} has no {split} samples")
     by_label: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(_labels(samples)):
+    for index, label in enumerate(labels_of(samples)):
         by_label[-1 if label is None else label].append(index)
     quota = shares({label: len(by_label[label]) for label in sorted(by_label)}, min(count, len(samples)))
     generator = np.random.default_rng(seed)
@@ -46,5 +46,6 @@ def sample_list_digest(samples: Iterable[Sample]) -> str:
     return digest_of([(sample.id, sample.sha256, sample.label) for sample in samples])
 
 
-def _labels(samples: Sequence[Sample]) -> Sequence[int | None]:
+def labels_of(samples: Sequence[Sample]) -> Sequence[int | None]:
+    """The label of each sample, without reading the samples where that is possible."""
     return samples.labels if isinstance(samples, Labelled) else [sample.label for sample in samples]

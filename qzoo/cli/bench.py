@@ -1,0 +1,68 @@
+"""qzoo bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qzoo.cli.options import as_json, plugin_dirs
+
+if TYPE_CHECKING:
+    from qzoo.pipeline.bench import EngineTimes
+
+
+@click.command()
+@click.argument("engines", nargs=-1, required=True)
+@click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
+@click.option("--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images per call.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
+@click.option("--duration", default=10.0, show_default=True, help="Seconds, for all engines together.")
+@plugin_dirs
+@as_json
+def command(
+    engines: tuple[str, ...],
+    target: str | None,
+    batch_size: int,
+    threads: int | None,
+    duration: float,
+    plugin_dirs: tuple[Path, ...],
+    as_json: bool,  # noqa: FBT001 - click's flag
+) -> None:
+    """Measure the latency and throughput of ENGINES on random input.
+
+    Several engines take turns, in an order drawn anew each round; each is then compared with the first.
+
+    \b
+    Examples:
+      qzoo bench resnet20:int8 --batch-size 8
+      qzoo bench ./float/engine.onnx ./int8/engine.onnx --duration 30 --json
+    """
+    from qzoo.cli.progress import shown
+    from qzoo.engine import load
+    from qzoo.pipeline.bench import bench
+
+    loaded = [load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads) for engine in engines]
+    with shown() as progress:
+        times = bench(loaded, batch_size=batch_size, threads=threads, seconds=duration, progress=progress)
+    if as_json:
+        from qzoo.records import encode
+
+        click.echo(encode({"engines": times}), nl=False)
+        return
+    click.echo("\n".join(_lines(times)))
+
+
+def _lines(times: tuple[EngineTimes, ...]) -> list[str]:
+    from qzoo.report import aligned
+
+    first = times[0]
+    rows = [("engine", "median", "p90", "p99", "images/s", "of the first", "95 % interval")]
+    for one in times:
+        ratio = "1.000x" if one.ratio is None else f"{one.ratio:.3f}x"
+        interval = "" if one.ratio_ci95 is None else f"{one.ratio_ci95[0]:.3f} to {one.ratio_ci95[1]:.3f}"
+        name = f"{one.model} {one.precision} {one.target}"
+        figures = (f"{one.median_ms:.3f} ms", f"{one.p90_ms:.3f} ms", f"{one.p99_ms:.3f} ms")
+        rows.append((name, *figures, f"{one.images_per_second:.1f}", ratio, interval))
+    return [f"batch {first.batch}, {first.threads} threads, {first.rounds} rounds", *aligned(rows)]
