@@ -199,8 +199,9 @@ def test_per_tensor_weights_by_recipe_have_one_scale_each(registry, tmp_path):
 
 def test_a_weights_file_with_seven_classes_and_a_module_prefix_is_used(tmp_path, registry):
     import torch
-    from qzoo_resnet.model import resnet20
     from safetensors.torch import save_file
+
+    from qzoo_resnet.model import resnet20
 
     torch.manual_seed(0)
     state = {f"module.{key}": value for key, value in resnet20(7).state_dict().items()}

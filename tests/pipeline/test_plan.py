@@ -61,7 +61,9 @@ def test_auto_takes_openvino_before_onnxruntime_and_says_so(registry):
 
 def test_auto_passes_over_what_does_not_work_and_says_why(registry, monkeypatch):
     openvino = registry.backend("openvino")
-    monkeypatch.setattr(openvino, "probe", lambda: Probe(works=False, reason="openvino is not installed"), raising=False)
+    monkeypatch.setattr(
+        openvino, "probe", lambda: Probe(works=False, reason="openvino is not installed"), raising=False
+    )
     backend, reason = choose_backend("auto", registry)
     assert backend.name == "onnxruntime"
     assert "openvino is not installed" in reason
@@ -70,7 +72,7 @@ def test_auto_passes_over_what_does_not_work_and_says_why(registry, monkeypatch)
 def test_a_target_that_does_not_work_here_is_refused_with_its_reason(registry, monkeypatch):
     openvino = registry.backend("openvino")
     monkeypatch.setattr(openvino, "probe", lambda: Probe(works=False, reason="pip install it"), raising=False)
-    with pytest.raises(TargetUnavailable, match="openvino.*pip install it"):
+    with pytest.raises(TargetUnavailable, match=r"openvino.*pip install it"):
         choose_backend("openvino", registry)
 
 
@@ -103,7 +105,7 @@ def test_a_dataset_of_other_classes_is_refused_and_both_counts_are_named(registr
             place.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(index + 100 * len(name)).integers(0, 255, (8, 8, 3), np.uint8)
             Image.fromarray(pixels + (name == "cat")).save(place / f"{index}.png")
-    with pytest.raises(DataUnavailable, match="2 classes.*weights have 10"):
+    with pytest.raises(DataUnavailable, match=r"2 classes.*weights have 10"):
         make_plan(Options(model="resnet20", data=str(tmp_path / "pets")), registry, tmp_path)
 
 
