@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qzoo.records import Accuracy, Latency, Measurement
+from qzoo.records import Accuracy, EngineRecord, Latency, Measurement, TensorInfo
 from qzoo.store import Bundle
 
 MB = 1e6
@@ -67,20 +67,77 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
     if cached:
         lines.append("  served from the store: the same was built before (--force rebuilds)")
     lines.append(f"  verified     {_verified(measured)}")
-    lines += ["", *_table(measured, recipe.precision), ""]
-    if measured.fidelity is not None:
-        found = measured.fidelity
-        agreement = "" if found.top1_agreement is None else f", top-1 agreement {found.top1_agreement:.2%}"
-        lines.append(
-            f"  fidelity     to the float model on {found.samples} held-out images: cosine {found.cosine:.5f}, "
-            f"SQNR {found.sqnr_db:.1f} dB{agreement}"
-        )
+    lines += ["", *_table(measured, recipe.precision), "", *_fidelity(measured)]
     lines += [f"  note         {note}" for note in measured.notes[:4]]
     lines += [
         f"  engine       {bundle.engine}",
         f"  run it       qzoo run {inputs.model}:{recipe.precision.replace('+', '-')} IMAGE",
     ]
     return lines
+
+
+def engine_lines(record: EngineRecord) -> list[str]:
+    """What an engine's sidecar says: what it is built for, and how it is fed and read."""
+    pre, target = record.preprocess, record.target
+    lines = [
+        f"{record.model} {record.precision} for {target}, {target.runtime} {target.version}",
+        f"  engine       {record.size_bytes / MB:.3f} MB, sha256:{record.sha256}",
+        f"  config       {', '.join(f'{key}={value}' for key, value in sorted(record.config.items())) or 'none'}",
+    ]
+    lines += [f"  input        {_shape(info)}, batch 1 to {record.max_batch}" for info in record.inputs]
+    lines += [f"  output       {_shape(info)}, decided by {record.decision}" for info in record.outputs]
+    some = ", ".join(record.labels[:5]) + (", ..." if len(record.labels) > 5 else "")
+    return [
+        *lines,
+        f"  preprocess   {pre.mode}, resize {pre.resize} {pre.interpolation}, crop {pre.crop}",
+        f"               mean {pre.mean}, std {pre.std}",
+        f"  labels       {len(record.labels)}: {some}",
+    ]
+
+
+def bundle_lines(bundle: Bundle) -> list[str]:
+    """All that a bundle says of itself: its engine, what went into it, what was measured, its files."""
+    manifest, measured = bundle.manifest, bundle.measurement
+    inputs, source = manifest.inputs, manifest.provenance
+    recipe, weights = inputs.recipe, inputs.weights
+    package = f", {source.distribution} {source.version}" if source.distribution else ""
+    lines = [
+        *engine_lines(bundle.record),
+        f"  bundle       {bundle.path}",
+        f"  id           {manifest.id}",
+        f"  plugin       {source.plugin} {inputs.plugin_version}{package}, sha256:{inputs.plugin_source_sha256}",
+        f"  weights      {weights.kind}: {weights.ref}, {weights.num_classes} classes, sha256:{weights.sha256}",
+        f"  data         {manifest.data}, seed {inputs.seed}, held-out list sha256:{inputs.held_out_list_sha256}",
+    ]
+    if recipe.quantized:
+        lines += [
+            f"  calibration  {recipe.calibrator}, sample list sha256:{inputs.sample_list_sha256}",
+            f"  placement    {recipe.placement}, roles {', '.join(recipe.roles)}",
+        ]
+    lines += [
+        f"  made with    {', '.join(f'{name} {version}' for name, version in sorted(inputs.versions.items()))}",
+        f"  verified     {_verified(measured)}",
+        *("", *_table(measured, recipe.precision), "", *_fidelity(measured)),
+        *(f"  note         {note}" for note in measured.notes),
+    ]
+    rows = [
+        (name, f"{entry.size_bytes / MB:.3f} MB", f"sha256:{entry.sha256}")
+        for name, entry in sorted(manifest.files.items())
+    ]
+    return [*lines, "", *aligned([("file", "size", "digest"), *rows])]
+
+
+def _shape(info: TensorInfo) -> str:
+    return f"{info.name}: {' x '.join(('N', *map(str, info.shape)))} {info.dtype}"
+
+
+def _fidelity(measured: Measurement) -> list[str]:
+    found = measured.fidelity
+    if found is None:
+        return []
+    agreement = "" if found.top1_agreement is None else f", top-1 agreement {found.top1_agreement:.2%}"
+    figures = f"cosine {found.cosine:.5f}, SQNR {found.sqnr_db:.1f} dB{agreement}"
+    return [f"  fidelity     to the float model on {found.samples} held-out images: {figures}"]
 
 
 def comparison(bundles: Sequence[Bundle]) -> list[str]:

@@ -10,30 +10,99 @@ import click
 from qzoo.cli.options import as_json, load_registry, plugin_dirs
 
 if TYPE_CHECKING:
-    from qzoo.registry import ModelEntry
+    from qzoo.records import EngineRecord, Manifest, Measurement
+    from qzoo.registry import ModelEntry, Registry
+    from qzoo.store import Bundle, EngineFile
 
 
 @click.command()
-@click.argument("model")
+@click.argument("subject", metavar="MODEL|ENGINE")
 @click.option("--modules", is_flag=True, help="Also list the module paths that fusions and swaps are written in.")
+@click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
 @plugin_dirs
 @as_json
-def command(model: str, modules: bool, plugin_dirs: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001 - click's flags
-    """Show what MODEL declares: input, weights, fusions, quantized modules, recipes.
+def command(
+    subject: str,
+    modules: bool,  # noqa: FBT001 - click's flags
+    target: str | None,
+    plugin_dirs: tuple[Path, ...],
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Show what a MODEL declares, or what an ENGINE holds.
+
+    Of a model: its input, weights, fusions, quantized modules and recipes. Of an engine (a reference with its tag, a
+    bundle's directory, or an engine file): what went into it, what was measured, and its files with their digests.
 
     \b
     Examples:
       qzoo info resnet50
       qzoo info resnet20 --modules
+      qzoo info resnet20:int8
+      qzoo info ./mybundle --json
     """
-    entry = load_registry(plugin_dirs).model(model)
-    paths = _modules(entry) if modules else ()
+    registry = load_registry(plugin_dirs)
+    if _is_engine(subject):
+        found, lines = _engine(subject, registry, target, modules=modules)
+    else:
+        found, lines = _model(registry.model(subject), target, modules=modules)
     if as_json:
         from qzoo.records import encode
 
-        click.echo(encode({"spec": entry.spec, "provenance": entry.provenance, "modules": paths}), nl=False)
+        click.echo(encode(found), nl=False)
         return
-    click.echo("\n".join((*_lines(entry), *(f"  {path}  {kind}" for path, kind in paths))))
+    click.echo("\n".join(lines))
+
+
+def _is_engine(subject: str) -> bool:
+    """A reference with a tag or a digest, or a path: as in `qzoo run`, what exists comes before a name."""
+    return bool({*":@"} & {*subject}) or subject.startswith((".", "/", "~")) or Path(subject).exists()
+
+
+def _engine(
+    subject: str, registry: Registry, target: str | None, *, modules: bool
+) -> tuple[dict[str, object], list[str]]:
+    from qzoo.engine import find
+    from qzoo.errors import UsageError
+    from qzoo.report import bundle_lines, engine_lines
+    from qzoo.store import Store
+
+    if modules:
+        raise UsageError(f"--modules lists a model's modules, and {subject} is an engine; give the model's name")
+    file = find(subject, registry, Store.default(), target)
+    bundle = _bundle(file)
+    if bundle is None:
+        return _engine_object(file.path, file.record, None, None), engine_lines(file.record)
+    return _engine_object(file.path, file.record, bundle.manifest, bundle.measurement), bundle_lines(bundle)
+
+
+def _bundle(file: EngineFile) -> Bundle | None:
+    """The bundle around an engine file; None where the file lies alone."""
+    from qzoo.errors import UsageError
+    from qzoo.store import Bundle
+
+    try:
+        bundle = Bundle.open(file.path.parent)
+    except UsageError:
+        return None
+    return bundle if bundle.engine == file.path else None
+
+
+def _engine_object(
+    path: Path, record: EngineRecord, manifest: Manifest | None, measurement: Measurement | None
+) -> dict[str, object]:
+    return {"engine": str(path), "record": record, "manifest": manifest, "measurement": measurement}
+
+
+def _model(entry: ModelEntry, target: str | None, *, modules: bool) -> tuple[dict[str, object], list[str]]:
+    from qzoo.errors import UsageError
+
+    if target is not None:
+        raise UsageError(f"--target picks one of an engine's, and {entry.spec.name} is a model; give its tag too")
+    paths = _modules(entry) if modules else []
+    return (
+        {"spec": entry.spec, "provenance": entry.provenance, "modules": paths},
+        [*_lines(entry), *(f"  {path}  {kind}" for path, kind in paths)],
+    )
 
 
 def _lines(entry: ModelEntry) -> list[str]:
