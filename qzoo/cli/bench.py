@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qzoo.cli.options import as_json, plugin_dirs
+from qzoo.cli.options import as_json, complete_engines, plugin_dirs
 
 if TYPE_CHECKING:
     from qzoo.pipeline.bench import EngineTimes
 
 
 @click.command()
-@click.argument("engines", nargs=-1, required=True)
+@click.argument("engines", nargs=-1, required=True, shell_complete=complete_engines)
 @click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")

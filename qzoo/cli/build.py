@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from qzoo.cli.options import BuildWords, as_json, build_options, load_registry, options_of, plugin_dirs
+from qzoo.cli.options import (
+    BuildWords,
+    as_json,
+    build_options,
+    complete_models,
+    complete_targets,
+    load_registry,
+    options_of,
+    plugin_dirs,
+)
 
 if TYPE_CHECKING:
     from qzoo.pipeline.plan import Plan
@@ -15,13 +24,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option(
     "--target",
     "targets",
     multiple=True,
     default=("auto",),
     show_default=True,
+    shell_complete=complete_targets,
     help="openvino, onnxruntime, or auto; repeatable.",
 )
 @build_options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qzoo.cli.options import as_json, load_registry, plugin_dirs
+from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs
 
 if TYPE_CHECKING:
     from qzoo.engine import LoadedEngine
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("subject", metavar="ENGINE|MODEL")
+@click.argument("subject", metavar="ENGINE|MODEL", shell_complete=complete_engines)
 @click.option(
     "--data", help="A dataset's name, a directory, or a .csv, .tsv, .npy or .npz file. Default: what it was built on."
 )

@@ -7,11 +7,19 @@ from typing import Unpack
 
 import click
 
-from qzoo.cli.options import BuildWords, build_options, load_registry, options_of, plugin_dirs
+from qzoo.cli.options import (
+    BuildWords,
+    build_options,
+    complete_models,
+    complete_targets,
+    load_registry,
+    options_of,
+    plugin_dirs,
+)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The ONNX file.")
 @click.option(
     "--form",
@@ -20,7 +28,13 @@ from qzoo.cli.options import BuildWords, build_options, load_registry, options_o
     show_default=True,
     help="The graph every target starts from, or the one its runtime loads.",
 )
-@click.option("--target", default="auto", show_default=True, help="Whose recipe, and for 'lowered' whose graph.")
+@click.option(
+    "--target",
+    default="auto",
+    show_default=True,
+    shell_complete=complete_targets,
+    help="Whose recipe, and for 'lowered' whose graph.",
+)
 @build_options
 @plugin_dirs
 def command(

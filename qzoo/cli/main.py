@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
 from importlib import import_module
 
 import click
 
+from qzoo.cli import defaults
 from qzoo.errors import QzooError
 
 VERBS = {
     "bench": "Measure engines' latency and throughput, side by side.",
     "build": "Build a calibrated, verified, measured engine.",
+    "completion": "Print what makes a shell complete qzoo's words.",
+    "config": "Show or change the defaults of options.",
     "doctor": "Say what is installed, and which targets work here.",
     "eval": "Measure an engine's or a float model's accuracy.",
     "export": "Write a model's portable or lowered ONNX graph.",
@@ -28,13 +32,29 @@ class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
+        from qzoo.cli import logs
+
         command = import_module(f"qzoo.cli.{cmd_name}").command
         if not isinstance(command, click.Command):
             raise TypeError(f"qzoo.cli.{cmd_name}.command is not a click command")
+        command = copy(command)
+        command.params = [*command.params, *logs.options()]
+        if ctx.default_map and cmd_name in ctx.default_map:
+            table = ctx.default_map[cmd_name]
+            ctx.default_map = {**ctx.default_map, cmd_name: defaults.for_click(cmd_name, command, table)}
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        from qzoo.cli import logs
+
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            logs.failed(error)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -57,7 +77,8 @@ def cli() -> None:
 def entry() -> None:
     """Run the command line. Exit codes: see qzoo.errors."""
     try:
-        cli.main(prog_name="qzoo", standalone_mode=False)
+        tables = defaults.read(defaults.path())
+        cli.main(prog_name="qzoo", complete_var="_QZOO_COMPLETE", standalone_mode=False, default_map=tables)
     except QzooError as error:
         click.echo(f"qzoo: {error}", err=True)
         sys.exit(error.exit_code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
+from qzoo.cli.logs import remark
 from qzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,27 @@ plugin_dirs = click.option(
     help="A folder with a plugin that isn't installed; repeatable. QZOO_PLUGINS does the same.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def complete_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The models whose names begin so."""
+    from qzoo.registry import Registry
+
+    return [entry.spec.name for entry in Registry.load().models() if entry.spec.name.startswith(incomplete)]
+
+
+def complete_targets(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The targets whose names begin so."""
+    from qzoo.registry import Registry
+
+    return [name for name in ("auto", *(b.name for b in Registry.load().backends())) if name.startswith(incomplete)]
+
+
+def complete_engines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The references in the store that begin so."""
+    from qzoo.store import Store
+
+    return sorted({name for name, _ in Store.default().list() if name.startswith(incomplete)})
 
 
 class BuildWords(TypedDict):
@@ -128,5 +150,5 @@ def load_registry(dirs: tuple[Path, ...]) -> Registry:
 
     registry = Registry.load(dirs)
     for problem in registry.problems:
-        click.echo(f"qzoo: plugin {problem.plugin} ({problem.origin}) was left out: {problem.message}", err=True)
+        remark(f"plugin {problem.plugin} ({problem.origin}) was left out: {problem.message}")
     return registry

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
+from qzoo.cli.logs import LOGGER, quiet
 from qzoo.pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -29,10 +31,38 @@ class _Bar:
             self._bars.advance(self._task, steps)
 
 
+class _Logged:
+    """Passes on, and logs each stage as it begins and how long it took."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner, self._name, self._began = inner, "", 0.0
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        self.end()
+        self._name, self._began = name, perf_counter()
+        LOGGER.info("%s%s", name, "" if total is None else f", {total} steps")
+        self._inner.stage(name, total)
+
+    def advance(self, steps: int = 1) -> None:
+        self._inner.advance(steps)
+
+    def end(self) -> None:
+        if self._name:
+            LOGGER.debug("%s: %.2f s", self._name, perf_counter() - self._began)
+
+
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """What stages report to: a bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
+    """What stages report to: the log, and a bar on stderr if that is a terminal (not with --quiet)."""
+    with _bar() as bar:
+        logged = _Logged(bar)
+        yield logged
+        logged.end()
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    if quiet() or not sys.stderr.isatty():
         yield Silent()
         return
     from rich.console import Console

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from qzoo.cli.options import as_json, load_registry, plugin_dirs
+from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs
 
 
 @click.command()
-@click.argument("engine")
+@click.argument("engine", shell_complete=complete_engines)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--target", help="Which one, where the reference is stored for several. Default: the best that works here."
@@ -62,6 +62,7 @@ def command(
 
 
 def _rebuilt(engine: str, target: str | None, plugin_dirs: tuple[Path, ...]) -> Path:
+    from qzoo.cli.logs import remark
     from qzoo.cli.progress import shown
     from qzoo.engine import find
     from qzoo.pipeline import rebuild
@@ -71,5 +72,5 @@ def _rebuilt(engine: str, target: str | None, plugin_dirs: tuple[Path, ...]) -> 
     old = Bundle.open(find(engine, registry, store, target).path.parent)
     with shown() as progress:
         new = rebuild(old, registry, store, progress)
-    click.echo(f"rebuilt for {new.record.target}: {new.engine}", err=True)
+    remark(f"rebuilt for {new.record.target}: {new.engine}")
     return new.engine

@@ -11,7 +11,10 @@ rounding, and none of them can be exported by torch.onnx with dynamo=True.
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +23,23 @@ from torch import Tensor
 from qzoo.errors import CalibrationError
 from qzoo.quant.histogram import Collector
 
-with warnings.catch_warnings():  # the toolkit compiles two functions with torch.jit.script while it is imported
-    warnings.simplefilter("ignore", FutureWarning)
+
+@contextmanager
+def _quiet_import() -> Iterator[None]:
+    # the toolkit compiles two functions with torch.jit.script while it is imported, and puts absl's handler in the
+    # place of the root logger's own
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+with _quiet_import():
     from pytorch_quantization.nn import TensorQuantizer as _ToolkitQuantizer
     from pytorch_quantization.tensor_quant import QuantDescriptor
 
