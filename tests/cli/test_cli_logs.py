@@ -1,0 +1,96 @@
+"""-v, -q and --log-file, which every verb takes; and completion."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+
+import pytest
+
+from qzoo.cli.main import VERBS
+
+
+def broken_plugin(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "broken.py").write_text("raise RuntimeError('no luck')\n")
+    return tmp_path / "plugins"
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_takes_the_options(qzoo, verb):
+    shown = qzoo(verb, "--help").out
+    for option in ("--verbose", "--quiet", "--log-file"):
+        assert option in shown
+
+
+def test_verbose_says_each_stage_on_stderr_and_leaves_stdout_alone(qzoo, built, digits):
+    plain, verbose = qzoo("eval", "resnet20:int8", "--json"), qzoo("eval", "resnet20:int8", "--json", "-v")
+    assert plain.err == ""
+    assert "INFO    qzoo: evaluating, 360 steps" in verbose.err
+    assert plain.json["top1"] == verbose.json["top1"]
+
+
+def test_quiet_leaves_out_remarks_but_not_errors(qzoo, tmp_path):
+    folder = broken_plugin(tmp_path)
+    assert "was left out" in qzoo("list", "--plugin-dir", folder).err
+    assert qzoo("list", "--plugin-dir", folder, "-q").err == ""
+    ended = qzoo("info", "nosuch", "-q", "--plugin-dir", folder)
+    assert ended.code == 2
+    assert ended.err.startswith("qzoo: unknown model 'nosuch'")
+
+
+def test_the_log_file_has_remarks_and_tracebacks(qzoo, tmp_path):
+    log = tmp_path / "log.txt"
+    ended = qzoo("info", "nosuch", "--plugin-dir", broken_plugin(tmp_path), "--log-file", log)
+    text = log.read_text()
+    assert "Traceback" not in ended.err
+    assert "qzoo info nosuch" in text
+    assert "broken" in text
+    assert "Traceback" in text
+    assert "qzoo.errors.UnknownName" in text
+
+
+def test_a_log_file_that_can_not_be_written_is_a_usage_error(qzoo, tmp_path):
+    ended = qzoo("list", "--log-file", tmp_path / "no" / "folder.txt")
+    assert ended.code == 2
+    assert "can't be written" in ended.err
+
+
+def test_no_handler_outlives_the_command(qzoo, tmp_path):
+    loggers = (logging.getLogger(), logging.getLogger("qzoo"))
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    qzoo("list", "-vv", "--log-file", tmp_path / "log.txt")
+    assert [(logger.level, list(logger.handlers)) for logger in loggers] == before
+
+
+def test_quantizing_leaves_the_root_logger_alone():
+    code = (
+        "import logging, io\n"
+        "mine = logging.StreamHandler(io.StringIO()); logging.getLogger().addHandler(mine)\n"
+        "import qzoo.quant.toolkit\n"
+        "assert logging.getLogger().handlers == [mine], logging.getLogger().handlers\n"
+    )
+    import sys
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("qzoo bu", "build"), ("qzoo build resnet2", "resnet20"), ("qzoo build resnet20 --target open", "openvino")],
+)
+def test_the_shell_completes(script, words, expected):
+    ended = script(COMP_WORDS=words, COMP_CWORD=str(words.count(" ")), _QZOO_COMPLETE="bash_complete")
+    assert ended.out.split() == [f"plain,{expected}"]
+
+
+def test_references_in_the_store_are_completed(script, built):
+    ended = script(COMP_WORDS="qzoo run resnet20", COMP_CWORD="2", _QZOO_COMPLETE="bash_complete")
+    assert ended.out.split() == ["plain,resnet20:int8"]
+
+
+def test_the_bash_script_is_valid_bash(qzoo, tmp_path):
+    file = tmp_path / "completion.bash"
+    file.write_text(qzoo("completion", "bash").out)
+    subprocess.run(["bash", "-n", file], check=True, env=os.environ)
