@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", shell_complete=complete_models)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--target",
     "targets",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @plugin_dirs
 @as_json
 def command(
-    model: str,
+    models: tuple[str, ...],
     targets: tuple[str, ...],
     output: Path | None,
     force: bool,  # noqa: FBT001 - click's flags
@@ -50,11 +50,12 @@ def command(
     as_json: bool,  # noqa: FBT001
     **words: Unpack[BuildWords],
 ) -> None:
-    """Build a calibrated, verified, measured engine of MODEL.
+    """Build a calibrated, verified, measured engine of each MODEL for each --target.
 
     \b
     Examples:
       qzoo build resnet20 --int8
+      qzoo build resnet18 resnet50 --target openvino --target onnxruntime
       qzoo build resnet50 --int8 --weights resnet50.pth --data ./photos
       qzoo build resnet50 --int8 --weights random --target onnxruntime --json
     """
@@ -65,7 +66,12 @@ def command(
     store, registry = Store.default(), load_registry(plugin_dirs)
     cache = store.home / "cache"
     with shown() as progress:
-        plans = [make_plan(options_of(model, target, words), registry, cache, progress) for target in targets]
+        plans = [
+            make_plan(options_of(model, target, words), registry, cache, progress)
+            for model in models
+            for target in targets
+        ]
+    _refuse_repeats(plans)
     if dry_run:
         _render([_planned(plan) for plan in plans], [_plan_lines(plan) for plan in plans], as_json=as_json)
         return
@@ -74,8 +80,23 @@ def command(
         bundles = build_all(plans, store, force=force, progress=progress)
     if output is not None:
         for bundle in bundles:
-            store.export(bundle, output if len(bundles) == 1 else output / bundle.record.target.runtime)
+            store.export(bundle, output / _place(bundle, models, targets))
     _show(plans, bundles, cached, as_json=as_json)
+
+
+def _refuse_repeats(plans: list[Plan]) -> None:
+    from qzoo.errors import UsageError
+
+    ids = [plan.inputs.bundle_id for plan in plans]
+    for plan in plans:
+        if ids.count(plan.inputs.bundle_id) > 1:
+            raise UsageError(f"{plan.spec.name} for {plan.target} is asked for twice; name each model and target once")
+
+
+def _place(bundle: Bundle, models: tuple[str, ...], targets: tuple[str, ...]) -> Path:
+    """Below -o: nothing for a single bundle, else what tells several apart."""
+    record = bundle.record
+    return Path(*[record.model] * (len(models) > 1), *[record.target.runtime] * (len(targets) > 1))
 
 
 def _show(plans: list[Plan], bundles: list[Bundle], cached: list[bool], *, as_json: bool) -> None:
@@ -84,8 +105,10 @@ def _show(plans: list[Plan], bundles: list[Bundle], cached: list[bool], *, as_js
     built = list(zip(plans, bundles, cached, strict=True))
     objects = [build_object(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
     texts = [build_summary(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
-    if len(bundles) > 1:
-        texts.append(comparison(bundles))
+    for model in dict.fromkeys(bundle.record.model for bundle in bundles):
+        same = [bundle for bundle in bundles if bundle.record.model == model]
+        if len(same) > 1:
+            texts.append(comparison(same))
     _render(objects, texts, as_json=as_json)
 
 

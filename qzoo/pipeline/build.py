@@ -82,7 +82,7 @@ def build(
 def build_all(
     plans: Iterable[Plan], store: Store, *, force: bool = False, progress: Progress | None = None
 ) -> list[Bundle]:
-    """Build every plan; what plans share (the calibrated network) is made once. Raises a QzooError."""
+    """Build every plan; what neighbouring plans share (the calibrated network) is made once. Raises a QzooError."""
     shown = progress or Silent()
     prepared: dict[str, Prepared] = {}
     bundles = []
@@ -107,6 +107,7 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
 
     key = _shared_key(plan)
     if key not in prepared:
+        prepared.clear()  # one network's images and weights at a time
         prepared[key] = prepare(plan, progress)
     graphs = prepared[key]
     images = graphs.held_out.images
