@@ -128,7 +128,7 @@ def load_network(plan: Plan, calibration: Images) -> nn.Module:
         return weights.initialize_random(make, plan.weights.seed, next(batches_of(calibration)))
     with torch.random.fork_rng(devices=[]):
         network = make()
-    weights.apply(network, weights.load_state(plan.weights.path, plan.spec.head), plan.spec.name)
+    weights.apply(network, weights.load_state(plan.weights.path, plan.spec.head), str(plan.weights.path))
     return network.eval()
 
 
