@@ -35,7 +35,7 @@ Pass = Callable[[ir.Model], ir.Model]
 
 _MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 _NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"}
-_KEEPS_SIGN = {*_MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity", "Dropout"}
+_KEEPS_SIGN = {*_MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
 _COMBINES_SIGN = {"Add", "Mul", "Max", "Concat"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -82,6 +82,7 @@ def quantize_before_moves(model: ir.Model) -> ir.Model:
     """Quantize also in front of what only moves or selects values (max-pooling, reshapes), so that it runs on INT8.
 
     Exact: rounding to a grid is monotone, hence commutes with a maximum, and a value on the grid is not moved again.
+    Where somebody reads the moved values in another form, unquantized or on another grid, they stay as they are.
     """
     for pair in reversed(list(pairs(model.graph))):
         _quantize_source(model.graph, pair)
@@ -90,7 +91,7 @@ def quantize_before_moves(model: ir.Model) -> ir.Model:
 
 def _quantize_source(graph: ir.Graph, pair: Pair) -> None:
     move = pair.tensor.producer()
-    if move is None or move.op_type not in _MOVES_DATA:
+    if move is None or move.op_type not in _MOVES_DATA or not _read_on_one_grid(graph, pair):
         return
     source = data_input(move)
     producer = source.producer()
@@ -100,6 +101,12 @@ def _quantize_source(graph: ir.Graph, pair: Pair) -> None:
     before = present[0] if present else insert_pair(graph, source, pair.scale, pair.zero_point, like=pair)
     move.replace_input_with(0, before.output)
     _quantize_source(graph, before)
+
+
+def _read_on_one_grid(graph: ir.Graph, pair: Pair) -> bool:
+    readers = _pairs_on(pair.tensor)
+    only_quantized = len(readers) == len(list(pair.tensor.uses())) and pair.tensor not in graph.outputs
+    return only_quantized and all(reader.grid() == pair.grid() for reader in readers)
 
 
 def _pairs_on(tensor: ir.Value) -> list[Pair]:
@@ -125,11 +132,16 @@ def _non_negative(value: ir.Value, seen: dict[ir.Value, bool]) -> bool:
     if node.op_type == "Clip":
         low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
         return low is not None and float(low) >= 0
-    if node.op_type in {*_KEEPS_SIGN, QUANTIZE, DEQUANTIZE}:
+    if node.op_type in {*_KEEPS_SIGN, QUANTIZE, DEQUANTIZE} or _interpolates(node):
         return non_negative(data_input(node), seen)
     if node.op_type in _COMBINES_SIGN:
         return all(operand is not None and non_negative(operand, seen) for operand in node.inputs)
     return False
+
+
+def _interpolates(node: ir.Node) -> bool:
+    # cubic interpolation overshoots
+    return node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "cubic"
 
 
 def unsigned_non_negative(model: ir.Model) -> ir.Model:
