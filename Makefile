@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -26,8 +26,11 @@ check: $(INSTALLED) ## lint, types, layers
 	$(BIN)/mypy qzoo plugins/qzoo_resnet weights benchmarks
 	$(BIN)/lint-imports
 
+docs: $(INSTALLED) ## build the pages into docs/_build, warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
 bench: $(INSTALLED) ## measure against the peers on this machine
 	$(BIN)/python benchmarks/peers.py --models resnet18 resnet50 --batch 1 4
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf docs/_build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -131,25 +131,31 @@ class Hooks:
     def qzoo_models(self) -> Iterable[ModelSpec | ModelFamily]:  # type: ignore[empty-body]
         """The models of a plugin.
 
-        @qzoo.hookimpl
-        def qzoo_models():
-            yield ModelSpec(name="mynet", builder="mynet.model:mynet", ...)
+        Example::
+
+            @qzoo.hookimpl
+            def qzoo_models():
+                yield ModelSpec(name="mynet", builder="mynet.model:mynet", ...)
         """
 
     @hookspec
     def qzoo_backends(self) -> Iterable[Backend]:  # type: ignore[empty-body]
         """The runtimes of a plugin. Making one must not import its SDK.
 
-        @qzoo.hookimpl
-        def qzoo_backends():
-            yield MyBackend()
+        Example::
+
+            @qzoo.hookimpl
+            def qzoo_backends():
+                yield MyBackend()
         """
 
     @hookspec
     def qzoo_datasets(self) -> Iterable[DatasetSource]:  # type: ignore[empty-body]
         """The datasets of a plugin.
 
-        @qzoo.hookimpl
-        def qzoo_datasets():
-            yield DatasetSource("parts", "photographs of machine parts", open_parts)
+        Example::
+
+            @qzoo.hookimpl
+            def qzoo_datasets():
+                yield DatasetSource("parts", "photographs of machine parts", open_parts)
         """

@@ -68,7 +68,7 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
         lines.append("  served from the store: the same was built before (--force rebuilds)")
     lines.append(f"  verified     {_verified(measured)}")
     lines += ["", *_table(measured, recipe.precision), "", *_fidelity(measured)]
-    lines += [f"  note         {note}" for note in measured.notes[:4]]
+    lines += [f"  note         {note}" for note in _first(measured.notes, 4)]
     lines += [
         f"  engine       {bundle.engine}",
         f"  run it       qzoo run {inputs.model}:{recipe.precision.replace('+', '-')} IMAGE",
@@ -125,6 +125,13 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         for name, entry in sorted(manifest.files.items())
     ]
     return [*lines, "", *aligned([("file", "size", "digest"), *rows])]
+
+
+def _first(notes: Sequence[str], count: int) -> list[str]:
+    """At most `count` lines: all notes, or all but one line's worth and how many are left."""
+    if len(notes) <= count:
+        return list(notes)
+    return [*notes[: count - 1], f"and {len(notes) - count + 1} more, which --json shows"]
 
 
 def _shape(info: TensorInfo) -> str:

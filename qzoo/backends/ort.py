@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from qzoo.backends.base import check_target, checked_inputs, installed_version, required_version
 from qzoo.backends.cpu import cpu_flags, isa
-from qzoo.errors import IntegrityError, TargetError, TargetUnsupported
+from qzoo.errors import IntegrityError, QzooError, TargetError, TargetUnsupported
 from qzoo.hookspecs import Backend, Engine
 from qzoo.records import EngineRecord, Probe, Target
 from qzoo.spec import Precision, Recipe, Role
@@ -79,7 +79,7 @@ class OnnxRuntime(Backend):
         """Load an engine. Raises EngineMismatch, or IntegrityError where it is no graph."""
         check_target(self, record)
         config = {**record.config, **self.config(record.precision, threads)}
-        with _mapped_errors():
+        with _mapped_errors(unreadable=IntegrityError):
             return _OrtEngine(record, _session(engine.read_bytes(), config))
 
 
@@ -119,7 +119,7 @@ def _session(
 
 
 @contextmanager
-def _mapped_errors() -> Iterator[None]:
+def _mapped_errors(unreadable: type[QzooError] = TargetError) -> Iterator[None]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     broken = (state.InvalidProtobuf, state.InvalidGraph, state.NoModel)
@@ -127,6 +127,6 @@ def _mapped_errors() -> Iterator[None]:
     try:
         yield
     except broken as error:
-        raise IntegrityError(f"onnxruntime can't read the graph: {error}; build or fetch the engine again") from error
+        raise unreadable(f"onnxruntime can't read the graph: {error}; build or fetch the engine again") from error
     except failed as error:
         raise TargetError(f"onnxruntime: {error}") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -83,11 +86,17 @@ class OpenVINO(Backend):
         return hints if threads is None else {**hints, "INFERENCE_NUM_THREADS": str(threads)}
 
     def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> None:
-        """Compile and export. Raises TargetError where OpenVINO can't."""
-        with _mapped_errors():
-            core = _core()
-            compiled = core.compile_model(core.read_model(lowered), "CPU", dict(config))
-            out.write_bytes(compiled.export_model().getvalue())
+        """Compile and export, in a process of its own. Raises TargetError where OpenVINO can't.
+
+        OpenVINO numbers the nodes it makes through the life of a process, and a blob holds the numbers: only in a new
+        process do the same graph and config give the same bytes.
+        """
+        command = [sys.executable, "-P", "-c", _COMPILE, json.dumps(dict(config)), out]
+        child = subprocess.run(command, input=lowered, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        if child.returncode != 0:
+            out.unlink(missing_ok=True)
+            said = child.stderr.decode(errors="replace").strip().splitlines()
+            raise TargetError(f"openvino: {said[-1] if said else f'compiling ended with status {child.returncode}'}")
 
     def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:
         """Import an engine with the config it was compiled with. Raises EngineMismatch."""
@@ -95,6 +104,19 @@ class OpenVINO(Backend):
         config = {**record.config, **({} if threads is None else {"INFERENCE_NUM_THREADS": str(threads)})}
         with _mapped_errors():
             return _OpenVINOEngine(record, _core().import_model(BytesIO(engine.read_bytes()), "CPU", config))
+
+
+_COMPILE = "import sys; from qzoo.backends.ov import compile_blob; compile_blob(*sys.argv[1:])"
+
+
+def compile_blob(config: str, out: str) -> None:
+    """Compile the graph on stdin with a JSON config and write its blob: what `OpenVINO.build` runs as a process."""
+    try:
+        core = _core()
+        compiled = core.compile_model(core.read_model(sys.stdin.buffer.read()), "CPU", json.loads(config))
+        Path(out).write_bytes(compiled.export_model().getvalue())
+    except RuntimeError as error:
+        sys.exit(_reason(str(error)))
 
 
 class _OpenVINOEngine(Engine):
@@ -119,4 +141,10 @@ def _mapped_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # OpenVINO raises its ov::Exception as this
-        raise TargetError(f"openvino: {str(error).splitlines()[-1] if str(error) else 'failed'}") from error
+        raise TargetError(f"openvino: {_reason(str(error))}") from error
+
+
+def _reason(message: str) -> str:
+    # without the lines that say where in OpenVINO's sources it was raised
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check "))) or "failed"

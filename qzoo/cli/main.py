@@ -41,6 +41,7 @@ class _Verbs(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"qzoo.cli.{cmd_name}.command is not a click command")
         command = copy(command)
+        command.name = cmd_name
         command.params = [*command.params, *logs.options()]
         if ctx.default_map and cmd_name in ctx.default_map:
             table = ctx.default_map[cmd_name]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qzoo.backends.ort import reference
-from qzoo.errors import AccuracyGateError, TargetUnsupported
+from qzoo.errors import TargetUnsupported
 from qzoo.hookspecs import Backend, Engine
 from qzoo.measure import decide, fidelity, latency
 from qzoo.pipeline.progress import Progress
@@ -77,7 +77,7 @@ def assemble(
 ) -> Assembled:
     """Lower, build, load, run over `images` (N, C, H, W) and compare with the lowered graph.
 
-    Raises GraphError or TargetError. What the comparison allows is for `check_engine` to say.
+    Raises GraphError or TargetError. What the comparison allows is for `gates.check_engine` to say.
     """
     progress.stage(f"lowering for {target}")
     lowered = backend.lower(portable, recipe, target)
@@ -206,25 +206,3 @@ def _joined(parts: object) -> Outputs:
         for name, array in part.items():
             collected.setdefault(name, []).append(array)
     return {name: np.concatenate(arrays) for name, arrays in collected.items()}
-
-
-def check_engine(found: Fidelity, recipe: Recipe, runtime: str, quantization_sqnr_db: float | None) -> None:
-    """Raise AccuracyGateError where an engine is further from its lowered graph than the recipe allows.
-
-    An untrained network amplifies a single flipped rounding until it is everywhere: ResNet-50 with random weights is
-    12 dB from itself in another exact evaluation. There, `quantization_sqnr_db` is given, the SQNR of the quantized to
-    the float network, and the engine must add less noise than quantization did. None holds it to the recipe.
-    """
-    least = recipe.tolerances.engine_sqnr_db
-    if quantization_sqnr_db is not None:
-        least = min(least, quantization_sqnr_db)
-    if found.sqnr_db < least:
-        raise AccuracyGateError(
-            f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the "
-            "runtime computes something else than the graph says"
-        )
-    if found.top1_agreement is not None and found.top1_agreement < recipe.tolerances.engine_top1:
-        raise AccuracyGateError(
-            f"the {runtime} engine decides as its lowered graph on {found.top1_agreement:.2%} of the held-out images, "
-            f"allowed are {recipe.tolerances.engine_top1:.2%}"
-        )

@@ -7,18 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qzoo.errors import AccuracyGateError
 from qzoo.measure import accuracy, decide, fidelity, sqnr_db
 from qzoo.pipeline.assemble import (
     Assembled,
     Facts,
     FloatEngines,
     assemble,
-    check_engine,
     measure_latency,
     run_reference,
     serialize,
 )
+from qzoo.pipeline.gates import check_accuracy, check_engine, check_export
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
@@ -122,18 +121,19 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
         graphs.portable, plan.recipe, plan.backend, plan.target, facts, images, trained=plan.trained, progress=progress
     )
     float_scores = decide(graphs.float_outputs, plan.spec.decision)
-    lowered_sqnr = sqnr_db(float_scores, engine.lowered_scores)
-    check_engine(engine.engine_fidelity, plan.recipe, plan.backend.name, None if plan.trained else lowered_sqnr)
+    lowered_fidelity = fidelity(float_scores, engine.lowered_scores, trained=plan.trained)
+    quantization = lowered_fidelity if plan.recipe.quantized else None
+    check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)
     progress.stage("measuring latency")
     latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
     measurement = replace(
         _measurement(plan, graphs, engine, latencies),
         export_fidelity=export_fidelity,
-        lowering_cost_db=round(sqnr_db(float_scores, portable_scores) - lowered_sqnr, 3)
+        lowering_cost_db=round(sqnr_db(float_scores, portable_scores) - sqnr_db(float_scores, engine.lowered_scores), 3)
         if plan.recipe.quantized
         else None,
     )
-    _gate(plan, measurement, graphs)
+    check_accuracy(measurement, plan.recipe.tolerances, plan.spec.name, graphs.worst_layers)
     return _store(plan, graphs, engine, measurement, store)
 
 
@@ -141,14 +141,13 @@ def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fid
     """The portable graph, unoptimized, against the network it was exported from. Raises AccuracyGateError."""
     progress.stage("portable graph in onnxruntime, unoptimized")
     scores = decide(run_reference(serialize(graphs.portable), graphs.held_out.images), plan.spec.decision)
-    network = decide(graphs.fake_quantized_outputs or graphs.float_outputs, plan.spec.decision)
+    network, quantization = decide(graphs.float_outputs, plan.spec.decision), None
+    if graphs.fake_quantized_outputs is not None:
+        fake_quantized = decide(graphs.fake_quantized_outputs, plan.spec.decision)
+        quantization = fidelity(network, fake_quantized, trained=plan.trained)
+        network = fake_quantized
     found = fidelity(network, scores, trained=plan.trained)
-    least = plan.recipe.tolerances.export_sqnr_db
-    if plan.trained and found.sqnr_db < least:
-        raise AccuracyGateError(
-            f"the exported graph of {plan.spec.name} is {found.sqnr_db} dB from the network it came from, allowed are "
-            f"{least:g} dB; does its forward depend on the batch, or on Python values?"
-        )
+    check_export(found, quantization, plan.recipe.tolerances, plan.spec.name)
     return found, scores
 
 
@@ -198,29 +197,6 @@ def _skipped(graphs: Prepared) -> list[str]:
             total = len(read.images) + len(read.skipped)
             notes.append(f"{len(read.skipped)} of {total} {what} images could not be read and were skipped: {names}")
     return notes
-
-
-def _gate(plan: Plan, measurement: Measurement, graphs: Prepared) -> None:
-    allowed = plan.recipe.tolerances
-    if measurement.accuracy is not None:
-        before, after = measurement.accuracy["float"], measurement.accuracy["engine"]
-        drop = 100 * (before.fraction - after.fraction)
-        if drop > allowed.max_drop:
-            raise AccuracyGateError(
-                f"{plan.spec.name} drops {drop:.2f} points ({before.correct} -> {after.correct} of {after.total}), "
-                f"allowed are {allowed.max_drop:g} (--max-drop); {_worst(graphs)}"
-            )
-    cost = measurement.lowering_cost_db
-    if plan.trained and cost is not None and cost > allowed.lowering_sqnr_db:
-        raise AccuracyGateError(
-            f"lowering {plan.spec.name} for {plan.target} costs {cost:.2f} dB of SQNR to the float model, allowed are "
-            f"{allowed.lowering_sqnr_db:g}; {_worst(graphs)}"
-        )
-
-
-def _worst(graphs: Prepared) -> str:
-    layers = ", ".join(f"{layer.path} {layer.sqnr_db:.1f} dB" for layer in graphs.worst_layers())
-    return f"the layers with the worst SQNR: {layers}; try another --calib, or keep them in float" if layers else ""
 
 
 def _store(plan: Plan, graphs: Prepared, engine: Assembled, measurement: Measurement, store: Store) -> Bundle:

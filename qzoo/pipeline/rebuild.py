@@ -12,7 +12,8 @@ from qzoo.data.sampler import choose
 from qzoo.errors import IntegrityError, UnknownName
 from qzoo.hookspecs import Dataset
 from qzoo.measure import decide, fidelity
-from qzoo.pipeline.assemble import Assembled, Facts, assemble, check_engine, run_reference, serialize
+from qzoo.pipeline.assemble import Assembled, Facts, assemble, run_reference, serialize
+from qzoo.pipeline.gates import check_engine
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import FileEntry, Manifest, Measurement, digest_of, encode
@@ -42,8 +43,8 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     facts = Facts(model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels)
     trained = manifest.inputs.weights.kind != "random" and dataset.name == manifest.data
     engine = assemble(portable, recipe, backend, target, facts, images, trained=trained, progress=shown)
-    published = bundle.measurement.fidelity
-    check_engine(engine.engine_fidelity, recipe, backend.name, None if trained or not published else published.sqnr_db)
+    quantization = bundle.measurement.fidelity if recipe.quantized else None
+    check_engine(engine.engine_fidelity, quantization, recipe, backend.name)
     measurement = Measurement(
         target=target,
         verified="passed",

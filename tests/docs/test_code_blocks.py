@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
+DOCS = [page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts]
+PAGES = sorted([ROOT / "README.md", *DOCS, *ROOT.glob("plugins/*/README.md")])
 FENCE = re.compile(r'^```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
