@@ -91,7 +91,7 @@ class OpenVINO(Backend):
         OpenVINO numbers the nodes it makes through the life of a process, and a blob holds the numbers: only in a new
         process do the same graph and config give the same bytes.
         """
-        command = [sys.executable, "-P", "-c", _COMPILE, json.dumps(dict(config)), out]
+        command = [sys.executable, "-P", "-c", _COMPILE, json.dumps(dict(config)), str(out)]
         child = subprocess.run(command, input=lowered, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         if child.returncode != 0:
             out.unlink(missing_ok=True)
