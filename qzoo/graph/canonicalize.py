@@ -21,6 +21,7 @@ from qzoo.graph.edit import (
     add_initializer,
     constant,
     data_input,
+    free_name,
     pairs,
     remove_dead,
     replace_node,
@@ -86,9 +87,11 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
     step = required_constant(scale, f"scale of {path}").reshape(())
     zero = add_initializer(graph, "zero_point_int8_0", np.asarray(0, np.int8))
     stepped = add_initializer(graph, f"{path}.scale", step)
-    quantize = ir.node(QUANTIZE, [tensor, stepped, zero], name=f"{path}.quantize")
-    dequantize = ir.node(DEQUANTIZE, [quantize.outputs[0], stepped, zero], name=f"{path}.dequantize")
-    quantize.outputs[0].name = f"{path}.int8"
+    # a module that is called twice has one path and two pairs
+    quantize = ir.node(QUANTIZE, [tensor, stepped, zero], name=free_name(graph, f"{path}.quantize"))
+    dequantized = free_name(graph, f"{path}.dequantize")
+    dequantize = ir.node(DEQUANTIZE, [quantize.outputs[0], stepped, zero], name=dequantized)
+    quantize.outputs[0].name = free_name(graph, f"{path}.int8")
     quantize.outputs[0].shape, quantize.outputs[0].type = tensor.shape, ir.TensorType(ir.DataType.INT8)
     for made in (quantize, dequantize):
         made.metadata_props.update({ROLE: role, MODULE: path})
@@ -99,7 +102,7 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
 
 def _rename(graph: ir.Graph, node: ir.Node, name: str) -> None:
     if node.outputs[0] not in graph.outputs:
-        node.outputs[0].name = name
+        node.outputs[0].name = free_name(graph, name)
 
 
 def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Value) -> None:
@@ -112,7 +115,7 @@ def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Va
     step = step if axis >= 0 else step.reshape(())
     inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step)]
     attributes = {"axis": axis} if axis >= 0 else {}
-    dequantize = ir.node(DEQUANTIZE, inputs, attributes, name=f"{path}.dequantize")
+    dequantize = ir.node(DEQUANTIZE, inputs, attributes, name=free_name(graph, f"{path}.dequantize"))
     dequantize.metadata_props.update({ROLE: "weight", MODULE: path})
     replace_node(graph, node, dequantize)
     _rename(graph, dequantize, f"{path}.output")

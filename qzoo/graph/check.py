@@ -33,7 +33,11 @@ def check_portable(model: ir.Model) -> None:
 
 def check_lowered(model: ir.Model) -> None:
     """Raise GraphError unless the graph is valid ONNX, every scale is finite and > 0, and every pair is well-formed."""
+    names: set[str] = set()
     for node in model.graph:
+        if node.name and node.name in names:
+            raise GraphError(f"{node.name}: two nodes have this name, which onnxruntime refuses")
+        names.add(node.name or "")
         if node.op_type == "BatchNormalization":
             raise GraphError(f"{node.name}: BatchNorm must be folded; declare a fusion for it")
         if node.domain not in ("", "ai.onnx"):

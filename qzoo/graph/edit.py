@@ -48,6 +48,17 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> i
     return value
 
 
+def free_name(graph: ir.Graph, name: str) -> str:
+    """`name`, or `name_1`, `name_2`, ... where a node or value of the graph is called so already."""
+    taken = {named.name for node in graph for named in (node, *node.outputs)}
+    taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
+    unique, count = name, 0
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    return unique
+
+
 def _same(a: NDArray[np.generic] | None, b: NDArray[np.generic]) -> bool:
     return a is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
@@ -124,7 +135,7 @@ def insert_pair(
     graph: ir.Graph, tensor: ir.Value, scale: np.float32, zero_point: NDArray[np.generic], like: Pair
 ) -> Pair:
     """Put a pair on `tensor`, right after its producer, annotated like another; consumers are not rewired."""
-    stem = f"{tensor.name}_q"
+    stem = free_name(graph, f"{tensor.name}_q")
     quantize = ir.node(QUANTIZE, [tensor, None, None], name=f"{stem}_quantize")
     dequantize = ir.node(DEQUANTIZE, [quantize.outputs[0], None, None], name=f"{stem}_dequantize")
     quantize.outputs[0].name, dequantize.outputs[0].name = f"{stem}_int", stem

@@ -22,6 +22,7 @@ from qzoo.graph.edit import (
     add_initializer,
     constant,
     data_input,
+    free_name,
     insert_pair,
     pairs,
     remove_dead,
@@ -263,8 +264,10 @@ def _stored_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.generic], unit
     stored = np.rint(bias.astype(np.float64) / unit.astype(np.float64)).astype(np.int32)
     name = str(data_input(node, 2).name)
     inputs = [add_initializer(graph, f"{name}.int32", stored), add_initializer(graph, f"{name}.scale", unit)]
-    dequantize = ir.node(DEQUANTIZE, inputs, {"axis": 0} if unit.ndim else {}, name=f"{name}.dequantize")
-    dequantize.outputs[0].name = f"{name}.output"
+    attributes = {"axis": 0} if unit.ndim else {}
+    # two layers may share one bias
+    dequantize = ir.node(DEQUANTIZE, inputs, attributes, name=free_name(graph, f"{name}.dequantize"))
+    dequantize.outputs[0].name = free_name(graph, f"{name}.output")
     graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
 
