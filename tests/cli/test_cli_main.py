@@ -45,7 +45,7 @@ def test_version_is_the_distributions(qzoo):
     ("words", "says"),
     [
         (["biuld"], "No such command 'biuld'"),
-        (["build"], "Missing argument 'MODEL'"),
+        (["build"], "Missing argument 'MODEL"),
         (["build", "resnet20", "--int9"], "No such option"),
         (["run", "resnet20:int8"], "Missing argument 'IMAGES...'"),
         (["export", "resnet20"], "Missing option '-o'"),
