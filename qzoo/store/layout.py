@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,18 +42,15 @@ class Descriptor:
     digest: str
     size: int
     annotations: dict[str, str] = field(default_factory=dict)
-    artifactType: str | None = None  # noqa: N815
 
     @property
     def sha256(self) -> str:
         return self.digest.removeprefix("sha256:")
 
     def as_json(self) -> dict[str, object]:
-        """Without the fields that are not set."""
+        """Its fields in the order of the specification; annotations, which are sorted, only where there are any."""
         fields: dict[str, object] = {"mediaType": self.mediaType, "digest": self.digest, "size": self.size}
-        if self.artifactType:
-            fields["artifactType"] = self.artifactType
-        return {**fields, "annotations": self.annotations} if self.annotations else fields
+        return {**fields, "annotations": dict(sorted(self.annotations.items()))} if self.annotations else fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +89,11 @@ class Layout:
         )
 
     def add_json(self, value: Mapping[str, object], media_type: str, annotations: Mapping[str, str]) -> Descriptor:
-        """Store a JSON document as a blob."""
-        return self.add_blob(msgspec.json.encode(value, order="sorted"), media_type, annotations)
+        """Store a JSON document as a blob, its fields in the order they are given.
+
+        That is the specification's: skopeo and others that write a document anew then write the same bytes.
+        """
+        return self.add_blob(msgspec.json.encode(value), media_type, annotations)
 
     def read_index(self, descriptor: Descriptor | None = None) -> Index:
         """The top index, or the image index that a descriptor names. Raises IntegrityError where it isn't valid."""
@@ -109,7 +109,7 @@ class Layout:
     def write_top(self, manifests: Iterable[Descriptor]) -> None:
         """Write oci-layout and index.json: what is not in it is not in the store."""
         write_file(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        write_file(self.root / "index.json", msgspec.json.encode(_index(manifests), order="sorted"))
+        write_file(self.root / "index.json", msgspec.json.encode(_index(manifests)))
 
     def add_index(self, manifests: Iterable[Descriptor], annotations: Mapping[str, str]) -> Descriptor:
         """Store an image index."""
@@ -127,9 +127,9 @@ class Layout:
             "artifactType": BUNDLE,
             "config": self.add_blob(config, BUNDLE_CONFIG).as_json(),
             "layers": [layer.as_json() for layer in layers],
-            "annotations": dict(annotations),
+            "annotations": dict(sorted(annotations.items())),
         }
-        return replace(self.add_json(document, MANIFEST, annotations), artifactType=BUNDLE)
+        return self.add_json(document, MANIFEST, annotations)
 
     def files_of(self, descriptor: Descriptor) -> dict[str, Descriptor]:
         """A stored bundle's files by name: its manifest.json is the config. Raises IntegrityError."""

@@ -1,0 +1,152 @@
+"""Killed, crowded, full: what is visible in the store is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_bundles import make_bundle
+
+from qzoo.errors import StoreError
+from qzoo.store import Store
+from qzoo.store.files import new_directory, write_file
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+from pathlib import Path
+from small_bundles import make_bundle
+from qzoo.store import Store
+
+left = int(sys.argv[2])
+def counted(call):
+    def run(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    return run
+for name in ("fsync", "link", "rename", "replace", "mkdir", "open"):
+    setattr(os, name, counted(getattr(os, name)))
+manifest, files = make_bundle(seed=1)
+Store(Path(sys.argv[1])).put("net", "int8", manifest, files)
+print("survived")
+"""
+
+
+def put_and_die(home: Path, after: int) -> subprocess.CompletedProcess[str]:
+    """Another process puts a bundle, and is killed at its `after`-th call that changes the disk."""
+    code = CHILD.format(folder=str(Path(__file__).parent))
+    return subprocess.run([sys.executable, "-c", code, home, str(after)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 15, 21, 26, 31])
+def test_a_process_killed_while_it_puts_leaves_the_old_or_the_new_state(store, put, after):
+    old = put()
+    ended = put_and_die(store.home, after)
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+    visible = [bundle for _, bundle in store.list()]
+    assert [bundle.id for bundle in visible] in ([old.id], [make_bundle(seed=1)[0].id])
+    for bundle in visible:
+        bundle.verify()
+    newest = put(seed=2)
+    newest.verify()
+    assert [bundle.id for _, bundle in store.list()] == [newest.id]
+
+
+def test_the_kills_above_hit_before_the_end(store, put):
+    put()
+    assert put_and_die(store.home, 9).returncode == -signal.SIGKILL
+    assert put_and_die(store.home, 10_000).stdout.strip() == "survived"
+
+
+def test_processes_that_put_at_once_lose_nothing(store):
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path; from small_bundles import make_bundle; from qzoo.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "for index in range(5):\n"
+        "    for name, runtime in ((f'net{sys.argv[2]}-{index}', 'openvino'), ('shared', 'onnxruntime')):\n"
+        "        manifest, files = make_bundle(name, runtime)\n"
+        "        store.put(name, 'int8', manifest, files)\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, store.home, str(index)]) for index in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    names = [name for name, _ in store.list()]
+    assert sorted(names) == sorted(
+        [f"net{process}-{index}:int8" for process in range(4) for index in range(5)] + ["shared:int8"]
+    )
+    for _, bundle in store.list():
+        bundle.verify()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a tmpfs can't be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_an_error_with_a_way_out_and_nothing_is_visible(small_disk):
+    store = Store(small_disk / "home")
+    manifest, files = make_bundle()
+    kept = store.put("net", "int8", manifest, files)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError):
+        filler.write_bytes(bytes(1 << 20))
+    other, files = make_bundle(seed=1)
+    with pytest.raises(StoreError, match=r"the disk is full.*QZOO_HOME"):
+        store.put("net", "int8", other, files)
+    filler.unlink()
+    assert [bundle.id for _, bundle in store.list()] == [kept.id]
+
+
+def test_a_home_that_can_not_be_written_is_an_error_with_a_way_out(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    manifest, files = make_bundle()
+    with pytest.raises(StoreError, match=r"can't be written: .*QZOO_HOME") as raised:
+        Store(tmp_path / "file" / "home").put("net", "int8", manifest, files)
+    assert raised.value.exit_code == 1
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_file(tmp_path / "file", b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="the disk is full"):
+        write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    def fill(place: Path, *, fail: bool) -> None:
+        with new_directory(place) as temporary:
+            (temporary / "a").write_text("new")
+            if fail:
+                raise ValueError("halfway")
+
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a").write_text("old")
+    with pytest.raises(ValueError, match="halfway"):
+        fill(tmp_path / "made", fail=True)
+    assert (tmp_path / "made" / "a").read_text() == "old"
+    fill(tmp_path / "made", fail=False)
+    assert (tmp_path / "made" / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
