@@ -50,7 +50,7 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> i
 
 def free_name(graph: ir.Graph, name: str) -> str:
     """`name`, or `name_1`, `name_2`, ... where a node or value of the graph is called so already."""
-    taken = {named.name for node in graph for named in (node, *node.outputs)}
+    taken = {name for node in graph for name in (node.name, *(value.name for value in node.outputs))}
     taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
     unique, count = name, 0
     while unique in taken:

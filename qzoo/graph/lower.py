@@ -87,6 +87,7 @@ def quantize_before_moves(model: ir.Model) -> ir.Model:
     """
     for pair in reversed(list(pairs(model.graph))):
         _quantize_source(model.graph, pair)
+    model.graph.sort()  # a pair that was there already may come after the move
     return model
 
 

@@ -201,6 +201,29 @@ def test_two_quantizers_on_one_tensor_share_a_pair_only_with_one_scale(parse, ev
     np.testing.assert_array_equal(evaluate(portable, x=image()), evaluate(exported, x=image()))
 
 
+def test_a_module_that_is_called_twice_has_its_quantizer_on_both_inputs(evaluate):
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = QuantConv2d.from_float(nn.Conv2d(2, 2, 3, padding=1), 0)
+
+        def forward(self, x):
+            return self.conv(torch.relu(self.conv(x)))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Twice().eval()
+    for path, quantizer in quantizers(model).items():
+        quantizer.path = path
+    images = image(4, (2, 2, 5, 5))
+    calibrate(model, [torch.from_numpy(images)], "max", "")
+    portable = export(model, "input", (2, 5, 5), ("logits",))
+    assert [node.op_type for node in portable.graph].count("QuantizeLinear") == 2
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(evaluate(portable, input=images)[0], expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_a_quantizer_on_an_output_that_already_has_its_pair_is_refused_by_name(parse):
     text = f"""
     g (float[N,2] x) => (float[N,2] y, float[N,2] z) {{

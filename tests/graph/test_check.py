@@ -117,6 +117,7 @@ def test_a_value_that_breaks_an_invariant_is_refused_with_its_node(annotated, ar
             "QuantizeLinear (x, x,",
             r"scale of quantize_x must be an initializer, but x is",
         ),
+        ("[dequantize_x]", "[quantize_x]", "quantize_x: two nodes have this name, which onnxruntime refuses"),
         ("Conv (x_q, w_q, b)", "Conv (x_q, w_q, nowhere)", "not valid ONNX: .*nowhere"),
         ("Conv (x_q, w_q, b)", "Convolve (x_q, w_q, b)", "not valid ONNX: .*Convolve"),
     ],

@@ -356,6 +356,22 @@ def test_max_pooling_runs_between_pairs_on_one_grid(parse):
     assert before.grid() == after.grid()
 
 
+@pytest.mark.parametrize(("scale", "pooled"), [(0.02, True), (0.03, False)])
+def test_a_moved_tensor_with_two_readers_is_quantized_early_only_on_a_grid_they_share(parse, scale, pooled):
+    second = f"x_fq2 = {_fake('input', 'q2', -1)} (v, scale2) z = Conv (x_fq2, w_fq, b) y = Add (z, z0)"
+    text = TAIL.replace("Identity (r)", POOL).replace("y = Conv (x_fq, w_fq, b)", f"z0 = Conv (x_fq, w_fq, b) {second}")
+    portable = canonicalize(parse(text, scale2=np.float32(scale), **ARRAYS))
+    lowered = lower.run_passes(portable, [lower.quantize_before_moves])
+    assert (operators(lowered)[:4] == ["Relu", "Quantize", "Dequantize", "MaxPool"]) is pooled
+
+
+def test_a_pair_that_is_there_already_is_used_before_a_move(parse):
+    second = f"r_fq = {_fake('input', 'r', -1)} (r, x_scale) z = Conv (r_fq, w_fq, b) y = Add (z, z0)"
+    text = TAIL.replace("Identity (r)", POOL).replace("y = Conv (x_fq, w_fq, b)", f"z0 = Conv (x_fq, w_fq, b) {second}")
+    lowered = lower.run_passes(canonicalize(parse(text, **ARRAYS)), [lower.quantize_before_moves])
+    assert operators(lowered).count("Quantize") == 2
+
+
 def test_quantizing_before_moves_goes_through_a_chain_of_them(parse):
     chain = f"p = {POOL} t = Transpose <perm = [0,1,3,2]> (p) v = Transpose <perm = [0,1,3,2]> (t)"
     lowered = lower.run_passes(
@@ -363,6 +379,18 @@ def test_quantizing_before_moves_goes_through_a_chain_of_them(parse):
     )
     moves = ["MaxPool", "Quantize", "Dequantize", "Transpose", "Quantize", "Dequantize", "Transpose"]
     assert operators(lowered)[:10] == ["Relu", "Quantize", "Dequantize", *moves]
+
+
+def test_two_moves_of_one_tensor_are_each_quantized_early_on_their_own_grid(parse, evaluate):
+    second = f"""t = Transpose <perm = [0,1,3,2]> (r)
+      t_fq = {_fake("input", "t", -1)} (t, t_scale)
+      z = Conv (t_fq, w_fq, b) y = Add (z, z0)"""
+    text = TAIL.replace("Identity (r)", POOL).replace("y = Conv (x_fq, w_fq, b)", f"z0 = Conv (x_fq, w_fq, b) {second}")
+    portable = canonicalize(parse(text, t_scale=np.float32(0.3), **ARRAYS))
+    lowered = lower.run_passes(portable, [lower.quantize_before_moves])
+    assert operators(lowered).count("Quantize") == 4
+    x = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(evaluate(lowered, x=x), evaluate(portable, x=x))
 
 
 def biased(parse, x_scale: float, w_scales: np.ndarray, biases: np.ndarray) -> ir.Model:
@@ -427,6 +455,30 @@ def test_each_bias_is_stored_within_half_a_unit_of_the_accumulator(portable_grap
         np.testing.assert_array_equal(unit, step * weight_step)
         error = np.abs(stored * unit.astype(np.float64) - biases[node.name])
         assert (error <= (0.5 + 1e-6) * unit).all()
+
+
+def test_a_gemms_zero_points_are_spelled_out(portable_graph):
+    network = Network(0)
+    portable = portable_graph((network.text([network.head("x", "flatten")]), network.arrays))
+    gemm = list(lower.run_passes(portable, [lower.quantize_biases]).graph)[-1]
+    for value, kind in zip(gemm.inputs[1:], (np.int8, np.int32), strict=True):
+        zero_point = value.producer().inputs[2].const_value.numpy()
+        assert zero_point.dtype == kind
+        assert not zero_point.any()
+
+
+def test_a_bias_that_two_layers_share_is_stored_for_each_in_its_own_unit(parse, evaluate):
+    second = f"""w2_fq = {_fake("weight", "w2", 0)} (w2, w2_scale)
+      z = Conv (x_fq, w2_fq, b) y = Add (z, z0)"""
+    text = TAIL.replace("y = Conv (x_fq, w_fq, b)", f"z0 = Conv (x_fq, w_fq, b) {second}")
+    portable = canonicalize(parse(text, w2=5 * ARRAYS["w"], w2_scale=5 * ARRAYS["w_scale"], **ARRAYS))
+    lowered = lower.run_passes(portable, [lower.quantize_biases])
+    units = {
+        node.inputs[1].name for node in lowered.graph if node.inputs[0] and node.inputs[0].name.startswith("b.int32")
+    }
+    assert len(units) == 2
+    x = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32)
+    np.testing.assert_allclose(evaluate(lowered, x=x), evaluate(portable, x=x), atol=0.02 * 0.02 * 6)
 
 
 def test_a_bias_of_an_unquantized_layer_stays_float(parse):
