@@ -31,7 +31,7 @@ CASES = {
     "negative gamma, near 0": (-1e-12, -1.5),
     "near-dead": (1e-9, 1.5),
     "ordinary": (1.0, 0.1),
-    "large": (30.0, 0.0),
+    "large": (2.0, 0.0),
 }
 DEAD = [index for index, (gamma, beta) in enumerate(CASES.values()) if abs(gamma) < 1e-6 and beta]
 
