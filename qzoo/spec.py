@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from re import Match, escape, fullmatch
-from typing import Literal
+from typing import Any, Literal
 
 from qzoo.errors import SpecError, UnknownName, UsageError
 
@@ -214,7 +214,7 @@ class ModelSpec:
     recipes: tuple[Recipe, ...] = ()
     data: str = "photos"
     placement: Literal["declared", "derived"] = "declared"
-    builder_args: Mapping[str, object] = field(default_factory=dict)
+    builder_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not fullmatch(r"[a-z0-9][a-z0-9._/-]*", self.name):

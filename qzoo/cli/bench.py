@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from qzoo.cli.options import as_json, complete_engines, plugin_dirs
+from qzoo.pipeline.bench import EngineTimes, bench
 
-if TYPE_CHECKING:
-    from qzoo.pipeline.bench import EngineTimes
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchObject:
+    """`qzoo bench --json`."""
+
+    engines: tuple[EngineTimes, ...]
 
 
 @click.command()
@@ -41,7 +46,6 @@ def command(
     """
     from qzoo.cli.progress import shown
     from qzoo.engine import load
-    from qzoo.pipeline.bench import bench
 
     loaded = [load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads) for engine in engines]
     with shown() as progress:
@@ -49,7 +53,7 @@ def command(
     if as_json:
         from qzoo.records import encode
 
-        click.echo(encode({"engines": times}), nl=False)
+        click.echo(encode(BenchObject(engines=times)), nl=False)
         return
     click.echo("\n".join(_lines(times)))
 

@@ -20,6 +20,7 @@ from qzoo.cli.options import (
 
 if TYPE_CHECKING:
     from qzoo.pipeline.plan import Plan
+    from qzoo.report.objects import PlanObject
     from qzoo.store import Bundle
 
 
@@ -73,7 +74,7 @@ def command(
         ]
     _refuse_repeats(plans)
     if dry_run:
-        _render([_planned(plan) for plan in plans], [_plan_lines(plan) for plan in plans], as_json=as_json)
+        _show_plans(plans, as_json=as_json)
         return
     cached = [not force and store.find(plan.inputs.bundle_id) is not None for plan in plans]
     with shown() as progress:
@@ -100,38 +101,51 @@ def _place(bundle: Bundle, models: tuple[str, ...], targets: tuple[str, ...]) ->
 
 
 def _show(plans: list[Plan], bundles: list[Bundle], cached: list[bool], *, as_json: bool) -> None:
+    from qzoo.records import encode
     from qzoo.report import build_object, build_summary, comparison
+    from qzoo.report.objects import BuildsObject
 
     built = list(zip(plans, bundles, cached, strict=True))
-    objects = [build_object(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
+    if as_json:
+        objects = tuple(build_object(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built)
+        click.echo(encode(objects[0] if len(objects) == 1 else BuildsObject(builds=objects)), nl=False)
+        return
     texts = [build_summary(bundle, cached=was, reason=plan.reason) for plan, bundle, was in built]
     for model in dict.fromkeys(bundle.record.model for bundle in bundles):
         same = [bundle for bundle in bundles if bundle.record.model == model]
         if len(same) > 1:
             texts.append(comparison(same))
-    _render(objects, texts, as_json=as_json)
+    _say(texts)
 
 
-def _render(objects: list[dict[str, object]], texts: list[list[str]], *, as_json: bool) -> None:
+def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
     from qzoo.records import encode
+    from qzoo.report.objects import PlansObject
 
     if as_json:
-        click.echo(encode(objects[0] if len(objects) == 1 else {"builds": objects}), nl=False)
-    else:
-        click.echo("\n\n".join("\n".join(lines) for lines in texts))
+        objects = tuple(map(_planned, plans))
+        click.echo(encode(objects[0] if len(objects) == 1 else PlansObject(builds=objects)), nl=False)
+        return
+    _say([_plan_lines(plan) for plan in plans])
 
 
-def _planned(plan: Plan) -> dict[str, object]:
-    return {
-        "model": plan.spec.name,
-        "target": str(plan.target),
-        "reason": plan.reason,
-        "id": plan.inputs.bundle_id,
-        "recipe": plan.recipe,
-        "weights": plan.weights.record,
-        "calibration_samples": len(plan.calibration),
-        "held_out_samples": len(plan.held_out),
-    }
+def _say(texts: list[list[str]]) -> None:
+    click.echo("\n\n".join("\n".join(lines) for lines in texts))
+
+
+def _planned(plan: Plan) -> PlanObject:
+    from qzoo.report.objects import PlanObject
+
+    return PlanObject(
+        model=plan.spec.name,
+        target=str(plan.target),
+        reason=plan.reason,
+        id=plan.inputs.bundle_id,
+        recipe=plan.recipe,
+        weights=plan.weights.record,
+        calibration_samples=len(plan.calibration),
+        held_out_samples=len(plan.held_out),
+    )
 
 
 def _plan_lines(plan: Plan) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,14 @@ from qzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigObject:
+    """`qzoo config --json`: the file, and its values by verb and option."""
+
+    file: str
+    defaults: dict[str, dict[str, Any]]
 
 
 @click.command()
@@ -56,7 +65,7 @@ def _show(file: Path, *, as_json: bool) -> None:
     if as_json:
         from qzoo.records import encode
 
-        click.echo(encode({"file": str(file), "defaults": tables}), nl=False)
+        click.echo(encode(ConfigObject(file=str(file), defaults=tables)), nl=False)
         return
     click.echo(f"{file}{'' if file.exists() else ' (not there yet)'}")
     for verb, table in sorted(tables.items()):

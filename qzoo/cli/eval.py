@@ -61,10 +61,10 @@ def command(
     from qzoo.engine import load
     from qzoo.pipeline import Options, make_plan
     from qzoo.pipeline.evaluate import Sampling, evaluate_engine, evaluate_network
-    from qzoo.store import Store
+    from qzoo.store import Store, names_engine
 
     registry, sampling = load_registry(plugin_dirs), Sampling(count=samples, seed=seed, workers=workers, strict=strict)
-    if _is_model(subject, registry):
+    if not names_engine(subject):
         options = Options(model=subject, precision="fp32", data=data, weights=weights, seed=seed)
         with shown() as progress:
             plan = make_plan(options, registry, Store.default().home / "cache", progress)
@@ -80,10 +80,6 @@ def command(
         click.echo(encode(found), nl=False)
         return
     click.echo("\n".join(_lines(found)))
-
-
-def _is_model(subject: str, registry: Registry) -> bool:
-    return not Path(subject).exists() and subject in {entry.spec.name for entry in registry.models()}
 
 
 def _dataset(data: str | None, engine: LoadedEngine, registry: Registry) -> Dataset:

@@ -10,8 +10,8 @@ import click
 from qzoo.cli.options import as_json, load_registry, plugin_dirs
 
 if TYPE_CHECKING:
-    from qzoo.records import EngineRecord, Manifest, Measurement
     from qzoo.registry import ModelEntry, Registry
+    from qzoo.report.objects import EngineObject, ModelObject
     from qzoo.store import Bundle, EngineFile
 
 
@@ -40,8 +40,11 @@ def command(
       qzoo info resnet20:int8
       qzoo info ./mybundle --json
     """
+    from qzoo.store import names_engine
+
     registry = load_registry(plugin_dirs)
-    if _is_engine(subject):
+    found: EngineObject | ModelObject
+    if names_engine(subject):
         found, lines = _engine(subject, registry, target, modules=modules)
     else:
         found, lines = _model(registry.model(subject), target, modules=modules)
@@ -53,26 +56,24 @@ def command(
     click.echo("\n".join(lines))
 
 
-def _is_engine(subject: str) -> bool:
-    """A reference with a tag or a digest, or a path: as in `qzoo run`, what exists comes before a name."""
-    return bool({*":@"} & {*subject}) or subject.startswith((".", "/", "~")) or Path(subject).exists()
-
-
-def _engine(
-    subject: str, registry: Registry, target: str | None, *, modules: bool
-) -> tuple[dict[str, object], list[str]]:
+def _engine(subject: str, registry: Registry, target: str | None, *, modules: bool) -> tuple[EngineObject, list[str]]:
     from qzoo.engine import find
     from qzoo.errors import UsageError
     from qzoo.report import bundle_lines, engine_lines
+    from qzoo.report.objects import EngineObject
     from qzoo.store import Store
 
     if modules:
         raise UsageError(f"--modules lists a model's modules, and {subject} is an engine; give the model's name")
     file = find(subject, registry, Store.default(), target)
     bundle = _bundle(file)
-    if bundle is None:
-        return _engine_object(file.path, file.record, None, None), engine_lines(file.record)
-    return _engine_object(file.path, file.record, bundle.manifest, bundle.measurement), bundle_lines(bundle)
+    found = EngineObject(
+        engine=str(file.path),
+        record=file.record,
+        manifest=None if bundle is None else bundle.manifest,
+        measurement=None if bundle is None else bundle.measurement,
+    )
+    return found, engine_lines(file.record) if bundle is None else bundle_lines(bundle)
 
 
 def _bundle(file: EngineFile) -> Bundle | None:
@@ -87,22 +88,15 @@ def _bundle(file: EngineFile) -> Bundle | None:
     return bundle if bundle.engine == file.path else None
 
 
-def _engine_object(
-    path: Path, record: EngineRecord, manifest: Manifest | None, measurement: Measurement | None
-) -> dict[str, object]:
-    return {"engine": str(path), "record": record, "manifest": manifest, "measurement": measurement}
-
-
-def _model(entry: ModelEntry, target: str | None, *, modules: bool) -> tuple[dict[str, object], list[str]]:
+def _model(entry: ModelEntry, target: str | None, *, modules: bool) -> tuple[ModelObject, list[str]]:
     from qzoo.errors import UsageError
+    from qzoo.report.objects import ModelObject
 
     if target is not None:
         raise UsageError(f"--target picks one of an engine's, and {entry.spec.name} is a model; give its tag too")
     paths = _modules(entry) if modules else []
-    return (
-        {"spec": entry.spec, "provenance": entry.provenance, "modules": paths},
-        [*_lines(entry), *(f"  {path}  {kind}" for path, kind in paths)],
-    )
+    found = ModelObject(spec=entry.spec, provenance=entry.provenance, modules=tuple(paths))
+    return found, [*_lines(entry), *(f"  {path}  {kind}" for path, kind in paths)]
 
 
 def _lines(entry: ModelEntry) -> list[str]:

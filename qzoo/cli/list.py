@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from qzoo.cli.options import as_json, load_registry, plugin_dirs
+from qzoo.records import Provenance
+from qzoo.registry import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model, and where it comes from."""
+
+    name: str
+    summary: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFamily:
+    """A family of models, called `<prefix>/<name>`, and where it comes from."""
+
+    prefix: str
+    summary: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListObject:
+    """`qzoo list --json`. `problems` are the plugins that were left out."""
+
+    models: tuple[Listed, ...]
+    families: tuple[ListedFamily, ...]
+    problems: tuple[Problem, ...]
 
 
 @click.command()
@@ -25,17 +55,11 @@ def command(plugin_dirs: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT0
     if as_json:
         from qzoo.records import encode
 
-        found = {
-            "models": [
-                {"name": entry.spec.name, "summary": entry.spec.summary, "provenance": entry.provenance}
-                for entry in models
-            ],
-            "families": [
-                {"prefix": entry.family.prefix, "summary": entry.family.summary, "provenance": entry.provenance}
-                for entry in families
-            ],
-            "problems": registry.problems,
-        }
+        found = ListObject(
+            models=tuple(Listed(e.spec.name, e.spec.summary, e.provenance) for e in models),
+            families=tuple(ListedFamily(e.family.prefix, e.family.summary, e.provenance) for e in families),
+            problems=registry.problems,
+        )
         click.echo(encode(found), nl=False)
         return
     rows = [(entry.spec.name, _source(entry.provenance), entry.spec.summary) for entry in models]
@@ -45,11 +69,7 @@ def command(plugin_dirs: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT0
         click.echo(f"{name.ljust(widths[0])}  {source.ljust(widths[1])}  {summary}")
 
 
-def _source(provenance: object) -> str:
-    from qzoo.records import Provenance
-
-    if not isinstance(provenance, Provenance):
-        raise TypeError(f"not a provenance: {provenance!r}")
+def _source(provenance: Provenance) -> str:
     if provenance.distribution is None:
         return provenance.plugin
     return f"{provenance.plugin} ({provenance.distribution} {provenance.version})"

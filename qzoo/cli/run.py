@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs
+from qzoo.engine import Guess, load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """An image and its most probable classes, the first the most probable."""
+
+    image: str
+    classes: tuple[Guess, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunObject:
+    """`qzoo run --json`."""
+
+    engine: str
+    results: tuple[Classified, ...]
 
 
 @click.command()
@@ -39,7 +57,6 @@ def command(
       qzoo run resnet20:int8 digit.png
       qzoo run ./mybundle *.jpg --top 1 --json
     """
-    from qzoo.engine import load
     from qzoo.errors import EngineMismatch
 
     try:
@@ -52,8 +69,8 @@ def command(
     if as_json:
         from qzoo.records import encode
 
-        found = [{"image": str(image), "classes": guesses} for image, guesses in results]
-        click.echo(encode({"engine": str(loaded.path), "results": found}), nl=False)
+        found = tuple(Classified(image=str(image), classes=tuple(guesses)) for image, guesses in results)
+        click.echo(encode(RunObject(engine=str(loaded.path), results=found)), nl=False)
         return
     for image, guesses in results:
         click.echo(str(image))

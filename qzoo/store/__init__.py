@@ -23,7 +23,17 @@ from qzoo.store.files import link_or_copy, new_directory, verify_file, write_fil
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
 from qzoo.store.reference import Reference, tag_for
 
-__all__ = ["Bundle", "EngineFile", "Reference", "Store", "locate", "tag_for", "verify_file", "write_file"]
+__all__ = [
+    "Bundle",
+    "EngineFile",
+    "Reference",
+    "Store",
+    "locate",
+    "names_engine",
+    "tag_for",
+    "verify_file",
+    "write_file",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +180,19 @@ class Store:
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
 
 
+def names_engine(text: str) -> bool:
+    """Whether a word that may also be a model's name means an engine: a path, or a reference with a tag or digest."""
+    path = Path(text).expanduser()
+    return text.startswith((".", "/", "~")) or ":" in text or path.is_file() or (path / MANIFEST).is_file()
+
+
 def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[str] = ()) -> EngineFile:
     """What ENGINE means: a bundle's directory, an engine file, or a reference in the store (see `Store.resolve`).
 
     Raises UsageError for a file without its record, NoMatchError for a reference that isn't stored.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
+    if (path / MANIFEST).is_file() or (path.is_dir() and text.startswith((".", "/", "~"))):
         bundle = Bundle.open(path)
         return EngineFile(bundle.engine, bundle.record)
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Records -> text for people and objects for JSON."""
+"""Records -> text for people."""
 
 from __future__ import annotations
 
@@ -8,49 +8,6 @@ from qzoo.records import Accuracy, EngineRecord, Latency, Measurement, TensorInf
 from qzoo.store import Bundle
 
 MB = 1e6
-
-
-def build_object(bundle: Bundle, *, cached: bool, reason: str) -> dict[str, object]:
-    """What `qzoo build --json` prints for one bundle. Absolute paths, bytes, milliseconds, fractions."""
-    manifest, measured = bundle.manifest, bundle.measurement
-    recipe = manifest.inputs.recipe
-    accuracy = None
-    if measured.accuracy is not None:
-        before, after = measured.accuracy["float"], measured.accuracy["engine"]
-        accuracy = {
-            "float": before.fraction,
-            "engine": after.fraction,
-            "float_correct": before.correct,
-            "engine_correct": after.correct,
-            "total": after.total,
-        }
-    return {
-        "model": manifest.inputs.model,
-        "precision": recipe.precision,
-        "target": str(measured.target),
-        "reason": reason,
-        "bundle": str(bundle.path),
-        "id": manifest.id,
-        "engine": str(bundle.engine),
-        "cached": cached,
-        "weights": manifest.inputs.weights,
-        "calibration": {"calibrator": recipe.calibrator, "sample_list_sha256": manifest.inputs.sample_list_sha256},
-        "size_bytes": measured.size_bytes,
-        "latency_ms": _latencies(measured, recipe.precision),
-        "accuracy": accuracy,
-        "fidelity": measured.fidelity,
-        "engine_fidelity": measured.engine_fidelity,
-        "lowering_cost_db": measured.lowering_cost_db,
-        "verified": measured.verified,
-        "notes": measured.notes,
-    }
-
-
-def _latencies(measured: Measurement, precision: str) -> dict[str, object] | None:
-    if not measured.latency:
-        return None
-    medians = {name: latency.median_ms for name, latency in measured.latency.items()}
-    return {"float": medians.get("fp32"), "engine": medians[precision], **medians}
 
 
 def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:

@@ -1,0 +1,51 @@
+"""The JSON Schema of every `--json` object and of every JSON file in a bundle."""
+
+from __future__ import annotations
+
+import msgspec
+
+from qzoo.cli.bench import BenchObject
+from qzoo.cli.config import ConfigObject
+from qzoo.cli.list import ListObject
+from qzoo.cli.run import RunObject
+from qzoo.doctor import Findings
+from qzoo.pipeline.evaluate import Evaluation
+from qzoo.records import CalibrationTable, EngineRecord, Manifest, Measurement, encode
+from qzoo.report.objects import BuildObject, BuildsObject, EngineObject, ModelObject, PlanObject, PlansObject
+
+OBJECTS: dict[str, type] = {
+    "bench": BenchObject,
+    "build": BuildObject,
+    "builds": BuildsObject,
+    "config": ConfigObject,
+    "doctor": Findings,
+    "dry-run": PlanObject,
+    "dry-runs": PlansObject,
+    "eval": Evaluation,
+    "info-engine": EngineObject,
+    "info-model": ModelObject,
+    "list": ListObject,
+    "run": RunObject,
+}
+"""What a verb prints, by the name of its schema."""
+
+FILES: dict[str, type] = {
+    "calibration.json": CalibrationTable,
+    "engine.json": EngineRecord,
+    "manifest.json": Manifest,
+    "measurement.json": Measurement,
+}
+"""What a bundle's files hold; engine.json stands for `<engine>.json`."""
+
+
+def schema(name: str) -> bytes:
+    """The JSON Schema (2020-12) of one of OBJECTS or FILES, as docs/schema/ keeps it."""
+    kind = {**OBJECTS, **FILES}[name]
+    made = msgspec.json.schema(kind)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name}
+    return encode({**head, **made})
+
+
+def file_name(name: str) -> str:
+    """The name of a schema's file in docs/schema/."""
+    return f"{name.removesuffix('.json')}.schema.json"

@@ -1,0 +1,163 @@
+"""What `--json` prints of a build or an engine. docs/schema/ describes each, made from these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qzoo.records import (
+    EngineRecord,
+    Fidelity,
+    Manifest,
+    Measurement,
+    Provenance,
+    Skipped,
+    Verified,
+    WeightsRecord,
+)
+from qzoo.spec import ModelSpec, Precision, Recipe
+from qzoo.store import Bundle
+
+Fraction = float  # a field below is itself called float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationObject:
+    """How an engine was calibrated, and the hash of the list of samples."""
+
+    calibrator: str
+    sample_list_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyObject:
+    """Top-1 of the float network and of the engine: fractions, and the images they are counted over."""
+
+    float: Fraction
+    engine: Fraction
+    float_correct: int
+    engine_correct: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildObject:
+    """`qzoo build --json` of one model and target. Paths are absolute, sizes bytes, latencies median milliseconds.
+
+    `latency_ms` has "float" (the same runtime's fp32 engine), "engine", and each precision that was measured.
+    """
+
+    model: str
+    precision: Precision
+    target: str
+    reason: str
+    bundle: str
+    id: str
+    engine: str
+    cached: bool
+    weights: WeightsRecord
+    calibration: CalibrationObject | None
+    size_bytes: dict[Literal["float", "engine"], int | None]
+    latency_ms: dict[str, float | None] | None
+    accuracy: AccuracyObject | None
+    fidelity: Fidelity | None
+    engine_fidelity: Fidelity | None
+    lowering_cost_db: float | None
+    verified: Verified
+    notes: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildsObject:
+    """`qzoo build --json` of several models or targets."""
+
+    builds: tuple[BuildObject, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanObject:
+    """`qzoo build --dry-run --json` of one model and target."""
+
+    model: str
+    target: str
+    reason: str
+    id: str
+    recipe: Recipe
+    weights: WeightsRecord
+    calibration_samples: int
+    held_out_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlansObject:
+    """`qzoo build --dry-run --json` of several models or targets."""
+
+    builds: tuple[PlanObject, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelObject:
+    """`qzoo info MODEL --json`. `modules` are (path, class) pairs, with `--modules`."""
+
+    spec: ModelSpec
+    provenance: Provenance
+    modules: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineObject:
+    """`qzoo info ENGINE --json`. An engine file that lies alone has no manifest and no measurement."""
+
+    engine: str
+    record: EngineRecord
+    manifest: Manifest | None
+    measurement: Measurement | None
+
+
+def build_object(bundle: Bundle, *, cached: bool, reason: str) -> BuildObject:
+    """What `qzoo build --json` prints for one bundle."""
+    manifest, measured = bundle.manifest, bundle.measurement
+    inputs = manifest.inputs
+    calibration = CalibrationObject(calibrator=inputs.recipe.calibrator, sample_list_sha256=inputs.sample_list_sha256)
+    return BuildObject(
+        model=inputs.model,
+        precision=inputs.recipe.precision,
+        target=str(measured.target),
+        reason=reason,
+        bundle=str(bundle.path),
+        id=manifest.id,
+        engine=str(bundle.engine),
+        cached=cached,
+        weights=inputs.weights,
+        calibration=calibration if inputs.recipe.quantized else None,
+        size_bytes=measured.size_bytes,
+        latency_ms=_latencies(measured, inputs.recipe.precision),
+        accuracy=_accuracy(measured),
+        fidelity=measured.fidelity,
+        engine_fidelity=measured.engine_fidelity,
+        lowering_cost_db=measured.lowering_cost_db,
+        verified=measured.verified,
+        notes=measured.notes,
+        skipped=measured.skipped,
+    )
+
+
+def _accuracy(measured: Measurement) -> AccuracyObject | None:
+    if measured.accuracy is None:
+        return None
+    before, after = measured.accuracy["float"], measured.accuracy["engine"]
+    return AccuracyObject(
+        float=before.fraction,
+        engine=after.fraction,
+        float_correct=before.correct,
+        engine_correct=after.correct,
+        total=after.total,
+    )
+
+
+def _latencies(measured: Measurement, precision: str) -> dict[str, float | None] | None:
+    if not measured.latency:
+        return None
+    medians = {name: latency.median_ms for name, latency in measured.latency.items()}
+    return {"float": medians.get("fp32"), "engine": medians[precision], **medians}

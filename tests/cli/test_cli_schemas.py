@@ -1,0 +1,70 @@
+"""What is printed and kept is what docs/schema/ says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from qzoo.cli.schemas import FILES, OBJECTS, file_name, schema
+
+FOLDER = Path(__file__).parents[2] / "docs" / "schema"
+
+
+def check(name: str, value: object) -> None:
+    validator = Draft202012Validator(json.loads((FOLDER / file_name(name)).read_text()))
+    assert [error.message for error in validator.iter_errors(value)] == []
+
+
+@pytest.mark.parametrize("name", [*OBJECTS, *FILES])
+def test_the_kept_schema_is_current_and_valid(name):
+    kept = (FOLDER / file_name(name)).read_bytes()
+    assert kept == schema(name), "run `python docs/make_schemas.py`"
+    Draft202012Validator.check_schema(json.loads(kept))
+
+
+def test_no_other_schemas_are_kept():
+    assert {path.name for path in FOLDER.iterdir()} == {file_name(name) for name in (*OBJECTS, *FILES)}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("build", ("build", "resnet20", "--target", "openvino")),
+        ("builds", ("build", "resnet20", "--target", "openvino", "--target", "onnxruntime")),
+        ("dry-run", ("build", "resnet20", "--dry-run")),
+        ("dry-runs", ("build", "resnet20", "resnet18", "--weights", "random", "--dry-run")),
+        ("bench", ("bench", "resnet20:int8", "--duration", "0.1")),
+        ("eval", ("eval", "resnet20:int8", "--samples", "20")),
+        ("info-model", ("info", "resnet20", "--modules")),
+        ("info-engine", ("info", "resnet20:int8")),
+        ("list", ("list",)),
+        ("doctor", ("doctor",)),
+        ("config", ("config",)),
+    ],
+)
+def test_a_verbs_output_is_what_its_schema_says(qzoo, copied, tmp_path, monkeypatch, name, words):
+    monkeypatch.setenv("QZOO_CONFIG", str(tmp_path / "config.toml"))
+    ended = qzoo(*words, "--json")
+    assert ended.code == 0, ended.err
+    check(name, ended.json)
+
+
+def test_runs_output_is_what_its_schema_says(qzoo, built, digits):
+    check("run", qzoo("run", "resnet20:int8", *digits[:2], "--json").json)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bundles_files_are_what_their_schemas_say(bundles, name):
+    for bundle in bundles.values():
+        file = f"{bundle.engine.name}.json" if name == "engine.json" else name
+        check(name, json.loads((bundle.path / file).read_text()))
+
+
+def test_the_schemas_would_notice_a_missing_and_a_mistyped_field(bundles):
+    manifest = json.loads((bundles["openvino"].path / "manifest.json").read_text())
+    validator = Draft202012Validator(json.loads((FOLDER / file_name("manifest.json")).read_text()))
+    assert not validator.is_valid({key: value for key, value in manifest.items() if key != "id"})
+    assert not validator.is_valid({**manifest, "engine": 3})
