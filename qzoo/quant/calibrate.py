@@ -20,24 +20,35 @@ def calibrate(
     """Calibrate all quantizers of a network, all roles at once, and load their amax into it.
 
     `batches` are (N, C, H, W) float32; they are read once. Weights always use max, activations `calibrator`. Raises
-    CalibrationError that names the first quantizer (in the network's order) whose amax is not finite.
+    CalibrationError that names the first quantizer (in the network's order) whose amax is not finite: of a weight if
+    there is one, since what it makes not finite comes later.
     """
     found = quantizers(model)
-    activations = {path: quantizer for path, quantizer in found.items() if quantizer.role != "weight"}
-    samples = _collect(model, activations, batches, calibrator)
-    ranges = {}
-    for path, quantizer in found.items():
-        method = "max" if quantizer.role == "weight" else calibrator
-        amax = _weight_amax(model, path, quantizer) if quantizer.role == "weight" else samples.amax[path]
-        try:
-            quantizer.load_amax(amax)
-        except CalibrationError as error:
-            raise CalibrationError(f"{path}: {error}") from error
-        values = tuple(float(v) for v in quantizer.amax.reshape(-1))
-        ranges[path] = QuantizerRange(role=quantizer.role, amax=values, axis=quantizer.axis, method=method)
+    weights = {path: _weight_amax(model, path, found[path]) for path in found if found[path].role == "weight"}
+    for path, amax in weights.items():
+        _load(found[path], path, amax)
+    samples = _collect(model, {path: found[path] for path in found if path not in weights}, batches, calibrator)
+    for path, amax in samples.amax.items():
+        _load(found[path], path, amax)
+    ranges = {
+        path: QuantizerRange(
+            role=quantizer.role,
+            amax=tuple(float(value) for value in quantizer.amax.reshape(-1)),
+            axis=quantizer.axis,
+            method="max" if path in weights else calibrator,
+        )
+        for path, quantizer in found.items()
+    }
     return CalibrationTable(
         calibrator=calibrator, samples=samples.count, sample_list_sha256=sample_list_sha256, ranges=ranges
     )
+
+
+def _load(quantizer: TensorQuantizer, path: str, amax: Tensor) -> None:
+    try:
+        quantizer.load_amax(amax)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
 
 
 def apply_table(model: nn.Module, table: CalibrationTable) -> None:
