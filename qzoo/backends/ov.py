@@ -127,7 +127,7 @@ class _OpenVINOEngine(Engine):
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         with _mapped_errors():
             results = self._request.infer(checked_inputs(self.record, inputs), share_inputs=True)
-        return {info.name: results[info.name].copy() for info in self.record.outputs}
+        return {info.name: results[info.name] for info in self.record.outputs}
 
 
 def _core() -> openvino.Core:
