@@ -62,7 +62,7 @@ def command(
     """
     from qzoo.cli.progress import shown
     from qzoo.pipeline import build_all, make_plan
-    from qzoo.store import Store
+    from qzoo.store import Store, destination
 
     store, registry = Store.default(), load_registry(plugin_dirs)
     cache = store.home / "cache"
@@ -76,12 +76,12 @@ def command(
     if dry_run:
         _show_plans(plans, as_json=as_json)
         return
+    places = [] if output is None else [destination(output / _place(plan, models, targets)) for plan in plans]
     cached = [not force and store.find(plan.inputs.bundle_id) is not None for plan in plans]
     with shown() as progress:
         bundles = build_all(plans, store, force=force, progress=progress)
-    if output is not None:
-        for bundle in bundles:
-            store.export(bundle, output / _place(bundle, models, targets))
+    for bundle, place in zip(bundles, places, strict=False):
+        store.export(bundle, place)
     _show(plans, bundles, cached, as_json=as_json)
 
 
@@ -94,10 +94,9 @@ def _refuse_repeats(plans: list[Plan]) -> None:
             raise UsageError(f"{plan.spec.name} for {plan.target} is asked for twice; name each model and target once")
 
 
-def _place(bundle: Bundle, models: tuple[str, ...], targets: tuple[str, ...]) -> Path:
+def _place(plan: Plan, models: tuple[str, ...], targets: tuple[str, ...]) -> Path:
     """Below -o: nothing for a single bundle, else what tells several apart."""
-    record = bundle.record
-    return Path(*[record.model] * (len(models) > 1), *[record.target.runtime] * (len(targets) > 1))
+    return Path(*[plan.spec.name] * (len(models) > 1), *[plan.backend.name] * (len(targets) > 1))
 
 
 def _show(plans: list[Plan], bundles: list[Bundle], cached: list[bool], *, as_json: bool) -> None:

@@ -34,6 +34,6 @@ def open_dataset(name: str, registry: Registry, cache: Path) -> Dataset:
         from qzoo.data.arrays import open_arrays
 
         return open_arrays(path)
-    if path.exists() or len(path.parts) > 1:
+    if path.exists() or "/" in name:
         raise DataUnavailable(f"--data {name}: neither a directory of images nor a .csv, .tsv, .npy or .npz file")
     return registry.dataset(name).open()

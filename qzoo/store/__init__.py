@@ -28,6 +28,7 @@ __all__ = [
     "EngineFile",
     "Reference",
     "Store",
+    "destination",
     "locate",
     "names_engine",
     "tag_for",
@@ -128,14 +129,7 @@ class Store:
 
     def export(self, bundle: Bundle, directory: Path) -> None:
         """Copy a bundle to a directory, whole or not at all. Raises UsageError rather than replace anything else."""
-        directory = directory.expanduser().absolute()
-        if (
-            directory.exists()
-            and not (directory / MANIFEST).is_file()
-            and (not directory.is_dir() or any(directory.iterdir()))
-        ):
-            raise UsageError(f"{directory} exists and is not a bundle; give -o another directory")
-        with new_directory(directory) as temporary:
+        with new_directory(destination(directory)) as temporary:
             for file in sorted(bundle.path.iterdir()):
                 shutil.copyfile(file, temporary / file.name)
 
@@ -178,6 +172,15 @@ class Store:
             for name, layer in self.layout.files_of(descriptor).items():
                 verify_file(self.layout.blob_path(layer.sha256), layer.sha256)
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
+
+
+def destination(directory: Path) -> Path:
+    """The absolute path a bundle may be exported to. Raises UsageError where that would replace anything but a bundle."""
+    directory = directory.expanduser().absolute()
+    empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    if not empty and not (directory / MANIFEST).is_file():
+        raise UsageError(f"{directory} exists and is not a bundle; give -o another directory")
+    return directory
 
 
 def names_engine(text: str) -> bool:
