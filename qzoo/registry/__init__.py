@@ -157,7 +157,7 @@ class Registry:
             provided = _call_hooks(module, provenance)
         except (UnknownHook, DuplicateName):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not take the others down
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises must not take others down
             self._problems.append(Problem(candidate.name, candidate.origin, f"{type(error).__name__}: {error}"))
             return
         for thing in provided:

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from qzoo.errors import BrokenPlugin, UsageError
 
 GROUP = "qzoo"
@@ -24,6 +26,14 @@ class Found:
     name: str
     module: str
     root: Path
+
+
+class _ProjectTable(msgspec.Struct, rename="kebab", frozen=True):
+    entry_points: dict[str, dict[str, str]] = {}
+
+
+class _PyProject(msgspec.Struct, frozen=True):
+    project: _ProjectTable = _ProjectTable()
 
 
 def find_in(folder: Path) -> list[Found]:
@@ -78,10 +88,11 @@ def _plugins_of(folder: Path) -> list[Found]:
 
 def _project(folder: Path) -> list[Found]:
     try:
-        declared = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+        declared = msgspec.convert(tomllib.loads(text), _PyProject)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise UsageError(f"--plugin-dir {folder}: its pyproject.toml can't be read: {error}") from error
-    points = declared.get("project", {}).get("entry-points", {}).get(GROUP, {})
+    points = declared.project.entry_points.get(GROUP, {})
     root = folder / "src" if (folder / "src").is_dir() else folder
     return [Found(name, module.partition(":")[0], root) for name, module in sorted(points.items())]
 

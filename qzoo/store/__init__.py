@@ -3,10 +3,12 @@
 $QZOO_HOME/store/            the layout; its index.json, written last, decides what is there
 $QZOO_HOME/bundles/<id>/     hard links to the blobs, under their own names
 $QZOO_HOME/cache/            downloads; may be deleted
+$QZOO_HOME/store.lock        held by whoever writes to the first two, from the first byte to the last
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +20,18 @@ from filelock import FileLock
 
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
 from qzoo.records import EngineRecord, Manifest, digest_of, encode
-from qzoo.store.bundle import MANIFEST, MEASUREMENT, Bundle, read_record
-from qzoo.store.files import link_or_copy, new_directory, verify_file, write_file, writing
+from qzoo.store.bundle import MANIFEST, MEASUREMENT, Bundle, check_names, read_record
+from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file, write_file, writing
+from qzoo.store.gc import GcReport, collect
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
 from qzoo.store.reference import Reference, tag_for
+from qzoo.store.verify import Damage, damaged
 
 __all__ = [
     "Bundle",
+    "Damage",
     "EngineFile",
+    "GcReport",
     "Reference",
     "Store",
     "destination",
@@ -35,6 +41,8 @@ __all__ = [
     "verify_file",
     "write_file",
 ]
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +79,45 @@ class Store:
     def put(self, name: str, tag: str, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         """Store a bundle under `name:tag`; the one there for the same target is replaced, others stay.
 
-        `files` are all but manifest.json, measurement.json among them. Raises IntegrityError where they are not what
-        the manifest says, StoreError where the store can't be written: then nothing of it is visible.
+        `files` are all but manifest.json, measurement.json among them. What was edited in the store since it was
+        written is written anew; where that is a tag's list of targets, the others are forgotten, with a warning.
+        Raises IntegrityError where the files are not what the manifest says, StoreError where the store can't be
+        written: then nothing of it is visible.
         """
         _check_files(manifest, files)
         target = str(manifest.inputs.target)
-        annotations = {BUNDLE_ID: manifest.id, TARGET: target}
-        descriptor = self.layout.add_bundle(encode(manifest), files, annotations)
-        self._check_out(manifest.id, {MANIFEST: encode(manifest), **files})
         with self._lock():
-            tags = self._tags()
-            children = [
-                child
-                for child in (
-                    self.layout.read_index(tags[f"{name}:{tag}"]).manifests if f"{name}:{tag}" in tags else []
-                )
-                if child.annotations.get(TARGET) != target
-            ]
-            children = sorted([*children, descriptor], key=lambda child: child.annotations[TARGET])
-            tags[f"{name}:{tag}"] = self.layout.add_index(children, {REF_NAME: f"{name}:{tag}"})
-            self.layout.write_top(tags[key] for key in sorted(tags))
-        return Bundle.open(self.home / "bundles" / manifest.id)
+            annotations = {BUNDLE_ID: manifest.id, TARGET: target}
+            descriptor = self.layout.add_bundle(encode(manifest), files, annotations)
+            self._check_out(manifest.id, {MANIFEST: encode(manifest), **files})
+            others = [child for child in self._readable(f"{name}:{tag}") if child.annotations[TARGET] != target]
+            self._tag(f"{name}:{tag}", [*others, descriptor])
+        return Bundle.open(self._place(manifest.id))
+
+    def remove(self, reference: Reference, target: str | None = None) -> None:
+        """Forget the bundles that a reference (default tag int8) names, for `target` where that is given.
+
+        Their files stay until `gc`. Raises NoMatchError that lists what there is.
+        """
+        with self._lock():
+            gone = self._matching(reference, target)
+            if not gone:
+                raise self._no_match(reference, target)
+            name = f"{reference.name}:{reference.tag or 'int8'}"
+            self._tag(name, [child for child in self._children_of(name) if child not in gone])
+
+    def gc(self) -> GcReport:
+        """Remove blobs and bundle directories that no tag reaches, and what killed processes left half-written.
+
+        Safe beside processes that write: they and this wait for each other. A process that still reads a bundle which
+        was replaced or removed must have its files open. Downloads in the cache are not touched.
+        """
+        with self._lock(), writing(self.home):
+            return collect(self.layout, self.home / "bundles")
+
+    def verify(self) -> Iterator[Damage]:
+        """Every blob and bundle file that isn't what its digest says; reads all of them (`qzoo.store.verify`)."""
+        return damaged(self.layout, self.home / "bundles")
 
     def list(self) -> list[tuple[str, Bundle]]:
         """Every (name:tag, bundle), by name and target."""
@@ -106,26 +132,15 @@ class Store:
         `target` is a runtime or a whole target, as those in `prefer` are: where several fit, the first of these that
         fits one decides. Raises NoMatchError that lists what there is.
         """
-        wanted = f"{reference.name}:{reference.tag or 'int8'}"
-        found = [
-            (child, child.annotations[TARGET])
-            for name, child in self._children()
-            if name == wanted and reference.digest in (None, child.sha256)
-        ]
-        if target is not None:
-            found = [(child, name) for child, name in found if target in (name, name.partition("/")[0])]
-        if len(found) == 1:
-            return self._checked_out(found[0][0].annotations[BUNDLE_ID], found[0][0])
-        for preferred in prefer:
-            for child, name in found:
-                if preferred in (name, name.partition("/")[0]):
-                    return self._checked_out(child.annotations[BUNDLE_ID], child)
-        if found:
-            names = ", ".join(name for _, name in found)
-            raise NoMatchError(f"{wanted} is stored for several targets ({names}); say which with --target")
-        there = ", ".join(sorted({f"{name} ({child.annotations[TARGET]})" for name, child in self._children()}))
-        what = f"{reference} for {target}" if target else str(reference)
-        raise NoMatchError(f"{what} is not in the store; there is {there or 'nothing yet: see `qzoo build --help`'}")
+        found = self._matching(reference, target)
+        if not found:
+            raise self._no_match(reference, target)
+        fitting = (child for preferred in prefer for child in found if _is_for(child, preferred))
+        chosen = found[0] if len(found) == 1 else next(fitting, None)
+        if chosen is None:
+            names = ", ".join(child.annotations[TARGET] for child in found)
+            raise NoMatchError(f"{reference} is stored for several targets ({names}); say which with --target")
+        return self._checked_out(chosen.annotations[BUNDLE_ID], chosen)
 
     def export(self, bundle: Bundle, directory: Path) -> None:
         """Copy a bundle to a directory, whole or not at all. Raises UsageError rather than replace anything else."""
@@ -135,8 +150,48 @@ class Store:
 
     def _children(self) -> Iterator[tuple[str, Descriptor]]:
         for name, index in sorted(self._tags().items()):
-            for child in self.layout.read_index(index).manifests:
+            for child in self._listed(index):
                 yield name, child
+
+    def _listed(self, index: Descriptor) -> Sequence[Descriptor]:
+        children = self.layout.read_index(index).manifests
+        for child in children:
+            if not {TARGET, BUNDLE_ID} <= child.annotations.keys():
+                raise IntegrityError(f"{self.layout.root}: {child.digest} is no bundle; remove it from {index.digest}")
+        return children
+
+    def _children_of(self, name: str) -> Sequence[Descriptor]:
+        tags = self._tags()
+        return self._listed(tags[name]) if name in tags else ()
+
+    def _readable(self, name: str) -> Sequence[Descriptor]:
+        index = self._tags().get(name)
+        try:
+            return () if index is None else self._listed(index)
+        except IntegrityError as error:
+            LOGGER.warning("%s: its other targets are forgotten: %s", name, error)
+            return ()
+
+    def _matching(self, reference: Reference, target: str | None) -> Sequence[Descriptor]:
+        return [
+            child
+            for child in self._children_of(f"{reference.name}:{reference.tag or 'int8'}")
+            if reference.digest in (None, child.sha256) and (target is None or _is_for(child, target))
+        ]
+
+    def _no_match(self, reference: Reference, target: str | None) -> NoMatchError:
+        there = ", ".join(sorted({f"{name} ({child.annotations[TARGET]})" for name, child in self._children()}))
+        what = f"{reference} for {target}" if target else str(reference)
+        return NoMatchError(f"{what} is not in the store; there is {there or 'nothing yet: see `qzoo build --help`'}")
+
+    def _tag(self, name: str, children: Sequence[Descriptor]) -> None:
+        """Make a tag name these bundles, one a target; with none it is gone. The caller holds the lock."""
+        tags = self._tags()
+        tags.pop(name, None)
+        if children:
+            ordered = sorted(children, key=lambda child: child.annotations[TARGET])
+            tags[name] = self.layout.add_index(ordered, {REF_NAME: name})
+        self.layout.write_top(tags[key] for key in sorted(tags))
 
     def _tags(self) -> dict[str, Descriptor]:
         return {
@@ -154,18 +209,22 @@ class Store:
         finally:
             lock.release()
 
-    def _check_out(self, bundle_id: str, files: Mapping[str, bytes]) -> Path:
-        place = self.home / "bundles" / bundle_id
-        with new_directory(place) as temporary:
+    def _check_out(self, bundle_id: str, files: Mapping[str, bytes]) -> None:
+        with new_directory(self._place(bundle_id)) as temporary:
             for name, data in files.items():
                 link_or_copy(self.layout.blob_path(digest_of(data)), temporary / name)
-        return place
 
     def _checked_out(self, bundle_id: str, descriptor: Descriptor) -> Bundle:
-        place = self.home / "bundles" / bundle_id
+        place = self._place(bundle_id)
         if not (place / MANIFEST).is_file():
-            self._restore(place, descriptor)
+            with self._lock():
+                self._restore(place, descriptor)
         return Bundle.open(place)
+
+    def _place(self, bundle_id: str) -> Path:
+        if not is_sha256(bundle_id):
+            raise IntegrityError(f"{self.layout.root} names {bundle_id!r}, which is no bundle id; fetch it again")
+        return self.home / "bundles" / bundle_id
 
     def _restore(self, place: Path, descriptor: Descriptor) -> None:
         with new_directory(place) as temporary:
@@ -174,8 +233,13 @@ class Store:
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
 
 
+def _is_for(child: Descriptor, target: str) -> bool:
+    """Whether a stored bundle is for a target, given whole or as its runtime."""
+    return target in (child.annotations[TARGET], child.annotations[TARGET].partition("/")[0])
+
+
 def destination(directory: Path) -> Path:
-    """The absolute path a bundle may be exported to. Raises UsageError where that would replace anything but a bundle."""
+    """The absolute path a bundle may be exported to. Raises UsageError where anything but a bundle is there."""
     directory = directory.expanduser().absolute()
     empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
     if not empty and not (directory / MANIFEST).is_file():
@@ -207,6 +271,7 @@ def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[
 
 
 def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    check_names(manifest, f"bundle {manifest.id[:12]}")
     unlisted = set(files) ^ {*manifest.files, MEASUREMENT}
     if unlisted:
         raise IntegrityError(f"bundle {manifest.id[:12]}: {min(unlisted)} is in only one of manifest and files")

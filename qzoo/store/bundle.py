@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qzoo.errors import IntegrityError, UsageError
 from qzoo.records import EngineRecord, Manifest, Measurement, decode
-from qzoo.store.files import verify_file
+from qzoo.store.files import is_plain, is_sha256, verify_file
 
 MANIFEST, MEASUREMENT = "manifest.json", "measurement.json"
 
@@ -25,7 +25,9 @@ class Bundle:
         path = path.expanduser().resolve()
         if not (path / MANIFEST).is_file():
             raise UsageError(f"{path} is not a bundle: it has no {MANIFEST}")
-        return cls(path, decode((path / MANIFEST).read_bytes(), Manifest, path / MANIFEST))
+        manifest = decode((path / MANIFEST).read_bytes(), Manifest, path / MANIFEST)
+        check_names(manifest, path / MANIFEST)
+        return cls(path, manifest)
 
     @property
     def id(self) -> str:
@@ -54,6 +56,17 @@ class Bundle:
         """Check every file against the manifest. Raises IntegrityError for the first that differs or is missing."""
         for name, entry in sorted(self.manifest.files.items()):
             verify_file(self.path / name, entry.sha256)
+
+
+def check_names(manifest: Manifest, source: str | Path) -> None:
+    """Raise IntegrityError where a manifest, which may be anybody's, would name a place outside its bundle."""
+    if not is_sha256(manifest.id):
+        raise IntegrityError(f"{source}: {manifest.id!r} is no bundle id; build or fetch it again")
+    if manifest.engine not in manifest.files:
+        raise IntegrityError(f"{source}: the engine {manifest.engine!r} is not one of its files; fetch it again")
+    for name in manifest.files:
+        if not is_plain(name):
+            raise IntegrityError(f"{source} names the file {name!r} outside its bundle; fetch it again")
 
 
 def sidecar(engine: Path) -> Path:

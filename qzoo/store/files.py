@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,16 @@ from qzoo.records import file_digest
 
 TEMPORARY = ".tmp-"
 _OUR_FAULT = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only", errno.EDQUOT: "the quota is used up"}
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name that came from elsewhere stays in the directory it is joined to."""
+    return name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)
+
+
+def is_sha256(text: str) -> bool:
+    """Whether the text is a SHA-256 in lowercase hex, as the names of blobs and bundle directories are."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 @contextmanager

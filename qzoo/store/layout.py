@@ -8,7 +8,7 @@ blobs/sha256/<hex>           image index: one manifest per target; manifest: one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from qzoo.errors import IntegrityError
-from qzoo.store.files import verify_file, write_file
+from qzoo.store.files import is_plain, is_sha256, verify_file, write_file
 
 T = TypeVar("T")
 
@@ -74,15 +74,28 @@ class Layout:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def blobs(self) -> Path:
+        """The directory of all blobs."""
+        return self.root / "blobs" / "sha256"
+
     def blob_path(self, sha256: str) -> Path:
         """Where the blob with this digest lies."""
-        return self.root / "blobs" / "sha256" / sha256
+        return self.blobs / sha256
+
+    def stored(self) -> Iterator[Path]:
+        """Every blob that is there, whether or not anything leads to it."""
+        return (path for path in self.blobs.glob("*") if is_sha256(path.name))
 
     def add_blob(self, data: bytes, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
-        """Store a blob, unless it is there already. Raises StoreError."""
+        """Store a blob, unless it is there already; one that was edited is replaced. Raises StoreError.
+
+        Bundles share a blob's content by hard links, so it may change after it was written. The new one is another
+        file: what links to the edited one stays as it is.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.blob_path(sha256)
-        if not path.is_file() or path.stat().st_size != len(data):
+        if not _holds(path, data):
             write_file(path, data)
         return Descriptor(
             mediaType=media_type, digest=f"sha256:{sha256}", size=len(data), annotations=dict(annotations or {})
@@ -97,14 +110,30 @@ class Layout:
 
     def read_index(self, descriptor: Descriptor | None = None) -> Index:
         """The top index, or the image index that a descriptor names. Raises IntegrityError where it isn't valid."""
-        path = self.root / "index.json" if descriptor is None else self.blob_path(descriptor.sha256)
+        if descriptor is not None:
+            return self._document(descriptor, Index)
+        path = self.root / "index.json"
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            if descriptor is None:
-                return Index(manifests=[])
-            raise IntegrityError(f"{path} is missing; build or fetch the bundle again") from None
+            return Index(manifests=[])
         return _decode(data, Index, path)
+
+    def below(self, descriptor: Descriptor) -> list[Descriptor]:
+        """What an index or image manifest refers to; nothing for other blobs. Raises IntegrityError."""
+        if descriptor.mediaType == INDEX:
+            return self._document(descriptor, Index).manifests
+        if descriptor.mediaType == MANIFEST:
+            manifest = self._document(descriptor, ImageManifest)
+            return [manifest.config, *manifest.layers]
+        return []
+
+    def reachable(self) -> Iterator[Descriptor]:
+        """Every descriptor that index.json leads to, some more than once. Raises IntegrityError."""
+        queue = list(self.read_index().manifests)
+        for descriptor in queue:  # grows as documents are read
+            yield descriptor
+            queue += self.below(descriptor)
 
     def write_top(self, manifests: Iterable[Descriptor]) -> None:
         """Write oci-layout and index.json: what is not in it is not in the store."""
@@ -133,13 +162,29 @@ class Layout:
 
     def files_of(self, descriptor: Descriptor) -> dict[str, Descriptor]:
         """A stored bundle's files by name: its manifest.json is the config. Raises IntegrityError."""
+        document = self._document(descriptor, ImageManifest)
+        files = {"manifest.json": document.config}
+        for layer in document.layers:
+            name = layer.annotations.get(TITLE, "")
+            if not is_plain(name) or name in files:
+                what = "twice" if name in files else "outside its bundle"
+                raise IntegrityError(
+                    f"{self.blob_path(descriptor.sha256)} names the file {name!r} {what}; remove it and build again"
+                )
+            files[name] = layer
+        return files
+
+    def _document(self, descriptor: Descriptor, kind: type[T]) -> T:
         path = self.blob_path(descriptor.sha256)
         verify_file(path, descriptor.sha256)
-        document = _decode(path.read_bytes(), ImageManifest, path)
-        titled = {layer.annotations.get(TITLE, ""): layer for layer in document.layers}
-        if any(not name or Path(name).name != name for name in titled):
-            raise IntegrityError(f"{path} names a file outside its bundle; remove it and build again")
-        return {"manifest.json": document.config, **titled}
+        return _decode(path.read_bytes(), kind, path)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:  # missing, or not to be read: then it is written
+        return False
 
 
 def _decode(data: bytes, kind: type[T], path: Path) -> T:
