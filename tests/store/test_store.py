@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from small_bundles import make_bundle
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
 from qzoo.records import decode
 from qzoo.store import Reference, Store, locate
+from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET
 
 
 def test_a_bundle_is_found_by_its_id_and_holds_its_files(store, put):
@@ -168,6 +170,82 @@ def test_skopeo_copies_the_layout_with_its_digests_unchanged(store, put, tmp_pat
     assert theirs <= ours
 
 
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_skopeo_reads_the_tag_as_an_index_with_one_manifest_for_each_target(store, put):
+    put(runtime="openvino"), put(runtime="onnxruntime")
+    call = ["skopeo", "inspect", "--raw", f"oci:{store.home / 'store'}:net:int8"]
+    index = json.loads(subprocess.run(call, check=True, capture_output=True).stdout)
+    assert [entry["annotations"]["dev.qzoo.target"].partition("/")[0] for entry in index["manifests"]] == [
+        "onnxruntime",
+        "openvino",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_a_layout_that_skopeo_copied_is_a_store(store, put, tmp_path):
+    bundle = put(runtime="openvino")
+    put(runtime="onnxruntime")
+    copied = Store(tmp_path / "copied")
+    copied.layout.root.mkdir(parents=True)
+    names = (f"oci:{root / 'store'}:net:int8" for root in (store.home, copied.home))
+    subprocess.run(["skopeo", "copy", "--all", "--preserve-digests", "--quiet", *names], check=True)
+    found = copied.resolve(Reference.parse("net"), "openvino")
+    found.verify()
+    assert found.manifest == bundle.manifest
+    assert found.measurement == bundle.measurement
+    assert list(copied.verify()) == []
+
+
+def test_a_bundle_stored_under_two_names_is_one_directory(store):
+    manifest, files = make_bundle()
+    paths = {store.put(name, "int8", manifest, files).path for name in ("net", "alias")}
+    assert len(paths) == 1
+    assert [(name, bundle.id) for name, bundle in store.list()] == [
+        ("alias:int8", manifest.id),
+        ("net:int8", manifest.id),
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"id": "../../escaped"}, {"engine": "../escaped"}])
+def test_a_manifest_that_points_outside_is_refused_before_anything_is_written(store, changes):
+    manifest, files = make_bundle()
+    with pytest.raises(IntegrityError):
+        store.put("net", "int8", replace(manifest, **changes), files)
+    assert not store.home.exists()
+
+
+def test_a_file_named_outside_is_refused_before_anything_is_written(store):
+    manifest, files = make_bundle()
+    forged = replace(manifest, files={**manifest.files, "../escaped": manifest.files["engine.blob"]})
+    with pytest.raises(IntegrityError, match="outside its bundle"):
+        store.put("net", "int8", forged, {**files, "../escaped": files["engine.blob"]})
+    assert not store.home.exists()
+
+
+def forge(store: Store, annotations: dict[str, str]) -> None:
+    """Rewrite the only bundle's annotations in its tag's list, with the digests that fit."""
+    ((_, child),) = store._children()
+    index = store.layout.add_index([replace(child, annotations=annotations)], {REF_NAME: "net:int8"})
+    store.layout.write_top([index])
+
+
+def test_a_forged_bundle_id_writes_nothing_outside(store, put):
+    put()
+    forge(store, {BUNDLE_ID: "../../escaped", TARGET: "openvino/avx2"})
+    before = set(store.home.parent.rglob("*"))
+    with pytest.raises(IntegrityError, match=r"'\.\./\.\./escaped', which is no bundle id") as raised:
+        store.list()
+    assert raised.value.exit_code == 6
+    assert set(store.home.parent.rglob("*")) == before
+
+
+def test_what_is_listed_without_a_target_or_an_id_is_an_integrity_error(store, put):
+    put()
+    forge(store, {BUNDLE_ID: "0" * 64})
+    with pytest.raises(IntegrityError, match="is no bundle; remove it"):
+        store.list()
+
+
 def test_an_edited_engine_is_noticed_and_both_digests_are_named(put):
     bundle = put()
     edited = bytearray(bundle.engine.read_bytes())
@@ -201,18 +279,6 @@ def test_a_missing_blob_is_named_when_it_is_needed(store, put):
     store.layout.blob_path(digest).unlink()
     with pytest.raises(IntegrityError, match=digest):
         store.find(bundle.id)
-
-
-def test_a_layer_that_would_leave_its_bundle_is_refused(store, put):
-    bundle = put()
-    shutil.rmtree(bundle.path)
-    ((_, child),) = store._children()
-    document = json.loads(store.layout.blob_path(child.sha256).read_bytes())
-    document["layers"][0]["annotations"]["org.opencontainers.image.title"] = "../../escaped"
-    data = json.dumps(document).encode()
-    forged = store.layout.add_blob(data, child.mediaType, child.annotations)
-    with pytest.raises(IntegrityError, match="outside its bundle"):
-        store.layout.files_of(forged)
 
 
 def test_home_is_where_the_environment_says():
