@@ -90,6 +90,15 @@ def test_a_project_is_read_from_its_entry_points(folder, layout):
     assert load(folder).model(f"from-{layout}").provenance.plugin == "mine"
 
 
+def test_the_path_of_an_unlisted_plugin_is_in_its_provenance_wherever_it_came_from(folder, tmp_path):
+    given = write(folder / "given_one.py", MODEL.format(name="given"))
+    named = write(tmp_path / "more" / "named_one" / "__init__.py", MODEL.format(name="named"))
+    found = load(folder, env={"QZOO_PLUGINS": str(tmp_path / "more")})
+    for name, path in (("given", given), ("named", named)):
+        provenance = found.model(name).provenance
+        assert (provenance.origin, provenance.distribution, provenance.version) == (str(path), None, None)
+
+
 def test_the_environment_names_folders_as_path_does(folder, tmp_path):
     write(folder / "env_one.py", MODEL.format(name="env1"))
     write(tmp_path / "more" / "env_two.py", MODEL.format(name="env2"))
@@ -154,9 +163,32 @@ def test_a_backend_called_as_a_built_in_one_is_a_duplicate(folder):
         load(folder)
 
 
+def test_two_families_with_one_prefix_are_both_named(folder):
+    for name in ("clan_a", "clan_b"):
+        write(folder / f"{name}.py", FAMILY.format(what="spec(name)"))
+    with pytest.raises(DuplicateName, match=r"family 'fam' is provided twice: by plugin clan_a .*and by plugin clan_b"):
+        load(folder)
+
+
+def test_a_model_called_as_an_installed_one_names_both_origins(folder):
+    path = write(folder / "model_twin.py", MODEL.format(name="resnet50"))
+    with pytest.raises(DuplicateName, match=rf"resnet \(.*__init__\.py\) and by plugin model_twin \({path}\)"):
+        load(folder)
+
+
 def test_the_same_folder_given_twice_is_no_duplicate(folder):
     write(folder / "once_only.py", MODEL.format(name="once"))
     assert "once" in names(load(folder, folder))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("qzoo_dataset", "qzoo_datasets"), ("qzoo_backend", "qzoo_backends"), ("models", "qzoo_models")],
+)
+def test_every_hook_is_the_nearest_to_its_misspelling(folder, wrong, near):
+    write(folder / f"misspelt_{wrong}.py", f"import qzoo\n@qzoo.hookimpl\ndef {wrong}():\n    yield 1\n")
+    with pytest.raises(UnknownHook, match=rf"implements {wrong}, which is no hook; did you mean {near}\?"):
+        load(folder)
 
 
 def test_a_misspelt_hook_names_the_nearest(folder):
@@ -177,11 +209,26 @@ def test_a_misspelt_hook_names_the_nearest(folder):
         ("import qzoo\n@qzoo.hookimpl\ndef qzoo_models():\n    yield 1 / 0", "ZeroDivisionError"),
         ("import qzoo\n@qzoo.hookimpl\ndef qzoo_models():\n    yield 'resnet'", "gave a str where a ModelSpec"),
         ("import qzoo\n@qzoo.hookimpl\ndef qzoo_models(extra):\n    yield 1", "extra"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import qzoo\n@qzoo.hookimpl\ndef qzoo_models():\n    return 1", "not iterable"),
+        ("import qzoo\n@qzoo.hookimpl\ndef qzoo_datasets():\n    yield None", "gave a NoneType where a DatasetSource"),
+        ("import qzoo\n@qzoo.hookimpl\ndef qzoo_backends():\n    yield object()", "gave a object where a Backend"),
     ],
-    ids=["raises", "imports", "syntax", "hook raises", "wrong kind", "wrong arguments"],
+    ids=[
+        "raises",
+        "imports",
+        "syntax",
+        "hook_raises",
+        "wrong_kind",
+        "wrong_arguments",
+        "exits",
+        "not_iterable",
+        "none",
+        "no_backend",
+    ],
 )
 def test_a_broken_plugin_is_named_and_takes_no_other_down(folder, text, words, request):
-    name = f"broken_{abs(hash(request.node.name))}"
+    name = f"broken_{request.node.callspec.id}"
     write(folder / f"{name}.py", text + "\n")
     write(folder / f"{name}_z.py", MODEL.format(name="healthy"))
     found = load(folder)
@@ -189,6 +236,7 @@ def test_a_broken_plugin_is_named_and_takes_no_other_down(folder, text, words, r
     (problem,) = found.problems
     assert problem.plugin == name
     assert words in problem.message
+    assert problem.origin == str(folder / name)
 
 
 def test_an_unknown_model_says_which_plugins_are_missing(folder):
@@ -202,6 +250,32 @@ def test_a_plugin_called_as_another_module_is_named(folder):
     (problem,) = load(folder).problems
     assert "rename it" in problem.message
     assert problem.message.startswith(BrokenPlugin.__name__)
+
+
+def test_a_plugin_that_yields_nothing_is_no_problem(folder):
+    write(folder / "yields_nothing.py", "import qzoo\n@qzoo.hookimpl\ndef qzoo_models():\n    yield from ()\n")
+    found = load(folder)
+    assert found.problems == ()
+    assert names(found) == names(load())
+
+
+def test_a_plugin_that_breaks_half_way_gives_nothing(folder):
+    write(folder / "half_way.py", SPEC + "@qzoo.hookimpl\ndef qzoo_models():\n    yield spec('half')\n    1 / 0\n")
+    found = load(folder)
+    assert "half" not in names(found)
+    assert [problem.plugin for problem in found.problems] == ["half_way"]
+
+
+def test_a_spec_that_breaks_a_rule_leaves_its_plugin_out(folder):
+    write(folder / "bad_spec.py", MODEL.format(name="Upper Case"))
+    (problem,) = load(folder).problems
+    assert problem.message.startswith("SpecError: model name 'Upper Case'")
+
+
+def test_an_interruption_while_a_plugin_loads_is_not_swallowed(folder):
+    write(folder / "interrupted.py", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)
 
 
 def test_a_plugin_without_hooks_is_no_problem(folder):
@@ -221,13 +295,17 @@ FAMILY = (
     + """
 calls = []
 
+def names():
+    calls.append("names")
+    return ["one", "two"]
+
 def resolve(name):
     calls.append(name)
     return {what}
 
 @qzoo.hookimpl
 def qzoo_models():
-    yield qzoo.ModelFamily(prefix="fam", summary="a family", names=lambda: ["one", "two"], resolve=resolve)
+    yield qzoo.ModelFamily(prefix="fam", summary="a family", names=names, resolve=resolve)
 """
 )
 
@@ -241,13 +319,17 @@ def test_a_family_resolves_only_the_model_that_is_asked_for(folder):
 
     assert family_one.calls == []
     assert isinstance(found.model("fam/two").spec, ModelSpec)
-    assert family_one.calls == ["two"]
+    assert family_one.calls == ["names", "two"]
 
 
 def test_a_family_without_such_a_member_names_the_nearest(folder):
     write(folder / "family_two.py", FAMILY.format(what="spec('fam/' + name)"))
-    with pytest.raises(UnknownName, match="did you mean fam/two"):
+    with pytest.raises(UnknownName, match="did you mean fam/two") as raised:
         load(folder).model("fam/twoo")
+    assert raised.value.exit_code == 2
+    import family_two
+
+    assert family_two.calls == ["names"]
 
 
 def test_a_family_that_resolves_to_something_else_is_a_spec_error(folder):
@@ -258,6 +340,69 @@ def test_a_family_that_resolves_to_something_else_is_a_spec_error(folder):
 
 def test_targets_are_preferred_as_the_design_says(registry):
     assert [backend.name for backend in registry.preferred()] == ["openvino", "onnxruntime"]
+
+
+BACKENDS = """
+import qzoo
+from qzoo.backends.ort import OnnxRuntime
+
+@qzoo.hookimpl
+def qzoo_backends():
+    for name in ("zeta", "tensorrt", "alpha"):
+        yield type(name, (OnnxRuntime,), {"name": name})()
+"""
+
+
+def test_a_plugins_targets_come_where_the_design_puts_them_and_then_by_name(folder):
+    write(folder / "more_targets.py", BACKENDS)
+    assert [backend.name for backend in load(folder).preferred()] == [
+        "tensorrt",
+        "openvino",
+        "onnxruntime",
+        "alpha",
+        "zeta",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda registry: registry.backend("openvin"), "unknown target 'openvin'; did you mean openvino"),
+        (lambda registry: registry.dataset("digit"), "unknown dataset 'digit'; did you mean digits"),
+        (lambda registry: registry.backend("zzz"), "known: auto, onnxruntime, openvino"),
+        (lambda registry: registry.dataset("zzz"), "known: digits, photos; or give a directory"),
+    ],
+)
+def test_an_unknown_name_lists_what_there_is(registry, ask, words):
+    with pytest.raises(UnknownName, match=words) as raised:
+        ask(registry)
+    assert raised.value.exit_code == 2
+
+
+def test_without_the_built_ins_there_is_neither_backend_nor_dataset():
+    found = Registry.load(env={}, builtins={})
+    assert (found.backends(), found.datasets()) == ((), ())
+    assert "resnet50" in names(found)
+
+
+def test_a_single_files_digest_is_of_that_file_alone(folder):
+    path = write(folder / "digested_file.py", MODEL.format(name="digested-file"))
+    origin = load(folder).model("digested-file").provenance
+    before = source_digest(origin)
+    write(folder / "beside.py", "VALUE = 1\n")
+    assert source_digest(origin) == before
+    path.write_text(path.read_text() + "\n")
+    assert source_digest(origin) != before
+
+
+def test_a_renamed_file_changes_a_plugins_digest(folder):
+    package = folder / "renamed"
+    write(package / "__init__.py", MODEL.format(name="renamed"))
+    table = write(package / "table.txt", "1")
+    origin = load(folder).model("renamed").provenance
+    before = source_digest(origin)
+    table.rename(package / "other.txt")
+    assert source_digest(origin) != before
 
 
 def test_a_plugins_digest_changes_with_any_of_its_bytes_and_not_with_compiled_files(folder):
