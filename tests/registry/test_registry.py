@@ -147,7 +147,8 @@ def test_two_plugins_with_one_model_are_both_named(folder):
 def test_a_dataset_called_as_a_built_in_one_is_a_duplicate(folder):
     write(
         folder / "data_twin.py",
-        "import qzoo\n@qzoo.hookimpl\ndef qzoo_datasets():\n    yield qzoo.DatasetSource('digits', 's', lambda: None)\n",
+        "import qzoo\n@qzoo.hookimpl\n"
+        "def qzoo_datasets():\n    yield qzoo.DatasetSource('digits', 's', lambda: None)\n",
     )
     with pytest.raises(DuplicateName, match="dataset 'digits'"):
         load(folder)

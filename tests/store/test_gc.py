@@ -215,6 +215,18 @@ def test_what_a_killed_process_left_half_written_is_removed(store, writer):
     assert blobs(store) == set()
 
 
+def test_reading_waits_for_no_writer_but_checking_out_does(store, put, monkeypatch):
+    present, deleted = put(), put("other")
+    shutil.rmtree(deleted.path)
+    monkeypatch.setattr("qzoo.store.FileLock", partial(FileLock, timeout=0))
+    with FileLock(store.home / "store.lock"):
+        assert store.find(present.id).manifest == present.manifest
+        with pytest.raises(StoreError):
+            store.find(deleted.id)
+        assert not deleted.path.exists()
+    store.find(deleted.id).verify()
+
+
 class Life(RuleBasedStateMachine):
     """Any order of put, remove and gc, against a dictionary."""
 
