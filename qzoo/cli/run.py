@@ -55,7 +55,7 @@ def command(
     \b
     Examples:
       qzoo run resnet20:int8 digit.png
-      qzoo run ./mybundle *.jpg --top 1 --json
+      qzoo run ./mybundle one.jpg two.jpg --top 1 --json
     """
     from qzoo.errors import EngineMismatch
 
