@@ -71,8 +71,15 @@ def _check_weight(node: ir.Node) -> None:
     if stored.min() < -127:
         raise GraphError(f"{node.name}: an int8 weight is -128; weights lie in [-127, 127]")
     axis = node.attributes.get_int("axis", 1)
-    if required_constant(node.inputs[1], "scale").ndim and axis != 0:
-        raise GraphError(f"{node.name}: weights are quantized per channel on axis 0, not {axis}")
+    if required_constant(node.inputs[1], "scale").ndim:
+        for wanted, whose in sorted({_output_channel_axis(user) for user, _ in node.outputs[0].uses()}):
+            if axis != wanted:
+                raise GraphError(f"{node.name}: weights {whose}are quantized per channel on axis {wanted}, not {axis}")
+
+
+def _output_channel_axis(user: ir.Node) -> tuple[int, str]:
+    # ONNX, operator ConvTranspose: W is (C, M / group, ...), of Conv it is (M, C / group, ...)
+    return (1, "of a ConvTranspose ") if user.op_type == "ConvTranspose" else (0, "")
 
 
 def _check_onnx(model: ir.Model) -> None:
