@@ -160,17 +160,63 @@ class Tolerances:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a network is trained on images, and by default how its plugin's author trained it.
+
+    The loss is the cross-entropy of every output, summed. `lr` is the peak learning rate; "one-cycle" is Smith and
+    Topin 2018 (arXiv:1708.07120), "cosine" Loshchilov and Hutter 2017 (arXiv:1608.03983) without restarts. `shift` is
+    the largest random shift of an image, as a fraction of its side; `flip` mirrors half of them. Weight decay is of
+    weights only, not of biases, BatchNorms or ranges. `learn_amax` trains the quantizers' ranges too.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    lr: float = 1e-3
+    batch_size: int = 64
+    epochs: int = 30
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    shift: float = 0.0
+    flip: bool = False
+    learn_amax: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < float("inf"):
+            raise UsageError(f"training: the learning rate must be above 0, got {self.lr}")
+        if min(self.batch_size, self.epochs) < 1:
+            raise UsageError(f"training: needs 1 epoch and 1 image a batch, got {self.epochs} and {self.batch_size}")
+        if not (self.weight_decay >= 0 and 0 <= self.label_smoothing < 1 and 0 <= self.shift < 1):
+            raise UsageError(
+                f"training: weight decay {self.weight_decay}, label smoothing {self.label_smoothing} and shift "
+                f"{self.shift} must be at least 0, the last two below 1"
+            )
+
+    def for_qat(self, epochs: int | None = None) -> Training:
+        """Fine-tuning with fake quantization: a tenth of the rate and of the epochs, cosine annealing.
+
+        As pytorch-quantization's tutorial advises ("Quantizing Resnet50", section "Quantization Aware Training").
+        """
+        return replace(self, lr=self.lr / 10, schedule="cosine", epochs=epochs or max(1, round(self.epochs / 10)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model is deployed on one target. Frozen, versioned (`schema`), round-trips through JSON."""
+    """How a model is deployed on one target. Frozen, versioned (`schema`), round-trips through JSON.
+
+    `weight_bits` below 8 narrows the weights' integers, [-7, 7] for 4; they are still stored, and computed with, as
+    int8. `qat` is how the calibrated network is fine-tuned before it is exported; None: not at all.
+    """
 
     target: str
     precision: Precision
     roles: tuple[Role, ...] = ("input", "weight", "skip", "branch")
     calibrator: str = "percentile:99.99"
     per_channel: bool = True
+    weight_bits: int = 8
     placement: Placement = "manual"
     batch: BatchProfile = BatchProfile()
     keep_float: tuple[str, ...] = ()
+    qat: Training | None = None
     tolerances: Tolerances = Tolerances()
     schema: Literal[1] = 1
 
@@ -181,6 +227,8 @@ class Recipe:
         for role in self.roles:
             if role not in ROLES:
                 raise UsageError(f"recipe: role {role!r} is not one of {', '.join(ROLES)}")
+        if not 2 <= self.weight_bits <= 8:
+            raise UsageError(f"recipe: weights have 2 to 8 bits, not {self.weight_bits}")
         parse_calibrator(self.calibrator)
 
     @property
@@ -212,6 +260,7 @@ class ModelSpec:
     keep_float: tuple[str, ...] = ()
     weights: tuple[WeightSource, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    training: Training = Training()
     data: str = "photos"
     placement: Literal["declared", "derived"] = "declared"
     builder_args: Mapping[str, Any] = field(default_factory=dict)

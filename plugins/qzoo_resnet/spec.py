@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qzoo.spec import Fusion, InputSpec, ModelSpec, Preprocess, QuantSwap, WeightSource
+from qzoo.spec import Fusion, InputSpec, ModelSpec, Preprocess, QuantSwap, Training, WeightSource
 
 VERSION = "1.0.0"
 
@@ -51,6 +51,7 @@ def _imagenet(depth: int, *, weights: str, sha256: str, resize: int, fusions: tu
         fusions=fusions,
         swaps=SWAPS,
         weights=(WeightSource(kind="torchvision", ref=f"ResNet{depth}_Weights.{weights}", sha256=sha256),),
+        training=Training(optimizer="sgd", lr=0.1, batch_size=256, epochs=90, weight_decay=1e-4, flip=True),
         data="photos",
     )
 
@@ -69,6 +70,9 @@ RESNET20 = ModelSpec(
     fusions=BASIC_FUSIONS,
     swaps=SWAPS,
     weights=(WeightSource(kind="shipped", ref="resnet20-digits"),),
+    training=Training(
+        optimizer="sgd", lr=0.1, batch_size=64, epochs=24, weight_decay=5e-4, label_smoothing=0.05, shift=0.125
+    ),
     data="digits",
 )
 

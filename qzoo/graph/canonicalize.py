@@ -1,7 +1,8 @@
 """Exported graph -> portable graph.
 
 The exporter writes one `qzoo::FakeQuantize` node per quantizer. Here each becomes a stored int8 weight or a Q/DQ pair,
-annotated with the quantizer it came from; pairs on one tensor with one scale become one.
+annotated with the quantizer it came from; BatchNorms that are left are folded; pairs on one tensor with one scale
+become one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qzoo.errors import GraphError
+from qzoo.graph.batchnorm import fold_batchnorms
 from qzoo.graph.check import check_portable
 from qzoo.graph.edit import (
     DEQUANTIZE,
@@ -40,6 +42,7 @@ def canonicalize(exported: ir.Model) -> ir.Model:
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == FAKE_QUANTIZE:
             _expand(graph, node)
+    fold_batchnorms(graph)
     _share_pairs(graph)
     remove_dead(graph)
     model.opset_imports.pop(DOMAIN, None)
@@ -110,7 +113,8 @@ def _store_weight(graph: ir.Graph, node: ir.Node, tensor: ir.Value, scale: ir.Va
     weight, step = required_constant(tensor, f"weight of {path}"), required_constant(scale, f"scale of {path}")
     axis = node.attributes.get_int("axis", -1)
     shaped = step if axis < 0 else step.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    stored = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)  # type: ignore[operator]
+    low, high = node.attributes.get_int("low", -127), node.attributes.get_int("high", 127)
+    stored = np.clip(np.rint(weight / shaped), low, high).astype(np.int8)  # type: ignore[operator]
     value = add_initializer(graph, f"{tensor.name}.int8", stored)
     step = step if axis >= 0 else step.reshape(())
     inputs = [value, add_initializer(graph, f"{tensor.name}.scale", step)]

@@ -30,17 +30,22 @@ def calibrate(
     samples = _collect(model, {path: found[path] for path in found if path not in weights}, batches, calibrator)
     for path, amax in samples.amax.items():
         _load(found[path], path, amax)
+    return table_of(model, calibrator, samples.count, sample_list_sha256)
+
+
+def table_of(model: nn.Module, calibrator: str, samples: int, sample_list_sha256: str) -> CalibrationTable:
+    """Every range that a network has now. `calibrator` says how those of activations came about: "qat" by training."""
     ranges = {
         path: QuantizerRange(
             role=quantizer.role,
-            amax=tuple(float(value) for value in quantizer.amax.reshape(-1)),
+            amax=tuple(float(value) for value in (quantizer.step * quantizer.high).reshape(-1)),
             axis=quantizer.axis,
-            method="max" if path in weights else calibrator,
+            method="max" if quantizer.role == "weight" and calibrator != "qat" else calibrator,
         )
-        for path, quantizer in found.items()
+        for path, quantizer in quantizers(model).items()
     }
     return CalibrationTable(
-        calibrator=calibrator, samples=samples.count, sample_list_sha256=sample_list_sha256, ranges=ranges
+        calibrator=calibrator, samples=samples, sample_list_sha256=sample_list_sha256, ranges=ranges
     )
 
 

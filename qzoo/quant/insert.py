@@ -21,13 +21,15 @@ AUTO_SWAPS = (
 """`--placement auto`: plain module replacement by type, as pytorch-quantization's own `initialize` does it."""
 
 
-def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:
+def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe, *, trainable: bool = False) -> nn.Module:
     """A copy of a float network in eval mode, its BatchNorms folded and its modules swapped for quantized ones.
 
-    Raises SpecError for a fusion or swap that matches nothing, or a float-kept path that names no module.
+    `trainable` keeps the BatchNorms, which fine-tuning needs; the exported graph has them folded all the same. Raises
+    SpecError for a fusion or swap that matches nothing, or a float-kept path that names no module.
     """
     quantized = deepcopy(model).eval()
-    fold_batchnorm(quantized, spec.fusions)
+    if not trainable:
+        fold_batchnorm(quantized, spec.fusions)
     kept = (*spec.keep_float, *recipe.keep_float)
     _check_kept(quantized, kept)
     weight_axis = 0 if recipe.per_channel else None
@@ -36,6 +38,8 @@ def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.M
         quantized.set_submodule(path, target.from_float(quantized.get_submodule(path), weight_axis))  # type: ignore[attr-defined]
     for path, quantizer in quantizers(quantized).items():
         quantizer.path = path
+        if quantizer.role == "weight":
+            quantizer.num_bits = recipe.weight_bits
     if not quantizers(quantized):
         raise SpecError(f"{spec.name}: no module was quantized; declare swaps, or use --placement auto")
     return quantized

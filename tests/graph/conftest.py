@@ -13,14 +13,14 @@ HEADER = '<ir_version: 10, opset_import: ["" : 18, "qzoo" : 1]>'
 
 
 class FakeQuantize(OpRun):
-    """clamp(round_half_even(x / s), low, 127) * s, along an axis or per tensor."""
+    """clamp(round_half_even(x / s), low, high) * s, along an axis or per tensor."""
 
     op_domain = "qzoo"
 
-    def _run(self, x, scale, axis=-1, low=-128, role="", path=""):
+    def _run(self, x, scale, axis=-1, low=-128, high=127, role="", path=""):
         if axis >= 0:
             scale = scale.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-        return ((np.clip(np.rint(x / scale), low, 127) * scale).astype(np.float32),)
+        return ((np.clip(np.rint(x / scale), low, high) * scale).astype(np.float32),)
 
 
 @pytest.fixture(scope="session")
