@@ -150,12 +150,29 @@ def unsigned_non_negative(model: ir.Model) -> ir.Model:
     """int8 pairs on tensors that hold no negative value -> uint8, zero point 0, with 255 steps for the same amax.
 
     Changes values: the step shrinks to 127/255, so the rounding error halves; [0, amax] stays what is represented.
+    Pairs of one quantizer, such as those of a concat's branches, keep one scale: all of them change, or none.
     """
     seen: dict[ir.Value, bool] = {}
-    for pair in pairs(model.graph):
-        if pair.zero_point.dtype == np.int8 and non_negative(pair.tensor, seen):
+    found = [pair for pair in pairs(model.graph) if pair.zero_point.dtype == np.int8]
+    signed = _signed_quantizers(found, seen)
+    for pair in found:
+        if non_negative(pair.tensor, seen) and _quantizers(pair).isdisjoint(signed):
             pair.set_grid(model.graph, np.float32(pair.scale * np.float32(127 / 255)), np.asarray(0, np.uint8))
     return model
+
+
+def _signed_quantizers(found: list[Pair], seen: dict[ir.Value, bool]) -> set[str]:
+    """Those with a pair on a tensor that may hold a negative value, and all that share a pair with one of them."""
+    signed = {name for pair in found if not non_negative(pair.tensor, seen) for name in _quantizers(pair)}
+    grown: set[str] = set()
+    while signed != grown:
+        grown = set(signed)
+        signed.update(*(_quantizers(pair) for pair in found if not _quantizers(pair).isdisjoint(grown)))
+    return signed
+
+
+def _quantizers(pair: Pair) -> set[str]:
+    return set(filter(None, pair.quantize.metadata_props.get(MODULE, "").split(",")))
 
 
 def offset_signed(model: ir.Model) -> ir.Model:
@@ -232,7 +249,13 @@ def _scale_floor(user: ir.Node) -> NDArray[np.float64] | None:
         return None
     bias = constant(user.inputs[2]) if len(user.inputs) > 2 else None
     normal = np.asarray(SMALLEST_STEP / step)  # below it, input scale x weight scale is no normal float32
-    return normal if bias is None else np.maximum(np.abs(bias.astype(np.float64)) / (step * 2.0**BIAS_BITS), normal)
+    if bias is None:
+        return normal
+    largest = np.abs(bias.astype(np.float64))
+    if user.op_type == "ConvTranspose":  # its weight is (C, M / group, ...): a scale serves one channel of every group
+        largest = largest.reshape(user.attributes.get_int("group", 1), -1).max(0)
+    floor: NDArray[np.float64] = np.maximum(largest / (step * 2.0**BIAS_BITS), normal)
+    return floor
 
 
 def _input_step(user: ir.Node) -> float | None:

@@ -141,6 +141,38 @@ def test_a_weight_per_tensor_needs_no_axis(annotated, arrays):
     check_portable(annotated(TEXT.replace("<axis: int = 0>", ""), arrays))
 
 
+@pytest.mark.parametrize(
+    ("operator", "axis", "words"),
+    [
+        ("Conv", 0, None),
+        ("Conv", 1, r"dequantize_w: weights are quantized per channel on axis 0, not 1"),
+        ("ConvTranspose", 1, None),
+        ("ConvTranspose", 0, r"dequantize_w: weights of a ConvTranspose are quantized per channel on axis 1, not 0"),
+    ],
+)
+def test_a_weight_per_channel_has_its_scales_along_the_output_channels(annotated, arrays, operator, axis, words):
+    arrays["w"] = np.arange(-3, 3, dtype=np.int8).reshape(3, 2, 1, 1).swapaxes(0, operator == "ConvTranspose")
+    arrays["w_scale"] = np.full(arrays["w"].shape[axis], 0.1, np.float32)
+    text = TEXT.replace("Conv (", f"{operator} (").replace("axis: int = 0", f"axis: int = {axis}")
+    model = annotated(text, arrays)
+    for check in (check_lowered, check_portable):
+        if words is None:
+            check(model)
+        else:
+            with pytest.raises(GraphError, match=f"^{words}"):
+                check(model)
+
+
+def test_a_weight_that_a_convolution_and_a_transposed_one_share_can_only_be_quantized_per_tensor(annotated, arrays):
+    text = TEXT.replace("Conv (x_q, w_q, b)", "Conv (x_q, w_q, b) [back] z = ConvTranspose (y, w_q)")
+    for axis, length in ((0, 3), (1, 2)):
+        arrays["w_scale"] = np.full(length, 0.1, np.float32)
+        with pytest.raises(GraphError, match="per channel on axis"):
+            check_portable(annotated(text.replace("axis: int = 0", f"axis: int = {axis}"), arrays))
+    arrays["w_scale"] = np.float32(0.1)
+    check_portable(annotated(text.replace("<axis: int = 0>", ""), arrays))
+
+
 @pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(128), np.int8(1)])
 def test_only_a_lowered_graph_may_have_another_zero_point_or_type(annotated, arrays, zero):
     arrays["zero"] = zero
