@@ -43,14 +43,28 @@ def top1_agreement(reference: Array, output: Array) -> float:
     return float((reference.argmax(1) == output.argmax(1)).mean())
 
 
-def fidelity(reference: Array, output: Array, *, trained: bool) -> Fidelity:
-    """All three of (samples, classes) outputs. Top-1 agreement says nothing of random weights, so it is None there."""
-    decibels = sqnr_db(reference, output)
+def worst_sqnr_db(reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> float:
+    """The centred SQNR in dB of the output that is farthest from its reference, 200 at most.
+
+    Of the outputs and not of a decision's scores, since a softmax hides what happens to large logits.
+    """
+    return float(np.min([200.0, *(sqnr_db(reference[name], outputs[name]) for name in reference)]))
+
+
+def fidelity(
+    reference: Mapping[str, Array], outputs: Mapping[str, Array], decision: Decision, *, trained: bool
+) -> Fidelity:
+    """How close a network's outputs are to the reference's, each (samples, classes) by name.
+
+    SQNR and cosine are those of the output that is farthest; agreement is that of the decisions made from all of them.
+    It says nothing of random weights, so it is None there.
+    """
+    expected, scores = decide(reference, decision), decide(outputs, decision)
     return Fidelity(
-        cosine=round(cosine(reference, output), 6),
-        sqnr_db=round(min(decibels, 200.0), 2),
-        top1_agreement=round(top1_agreement(reference, output), 6) if trained else None,
-        samples=len(reference),
+        cosine=round(float(np.min([cosine(reference[name], outputs[name]) for name in reference])), 6),
+        sqnr_db=round(worst_sqnr_db(reference, outputs), 2),
+        top1_agreement=round(top1_agreement(expected, scores), 6) if trained else None,
+        samples=len(scores),
     )
 
 

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score
 
 from qzoo.errors import UsageError
 from qzoo.measure import accuracy, cosine, decide, fidelity, latency, softmax, sqnr_db, top1_agreement
+from qzoo.records import Fidelity
 
 checked = settings(max_examples=60, deadline=None, derandomize=True)
 logits = arrays.arrays(
@@ -30,6 +31,11 @@ def noisy(seed: int, decibels: float, samples: int = 50, classes: int = 10) -> t
     signal, noise = signal - signal.mean(0), noise - noise.mean(0)
     noise *= np.linalg.norm(signal) / np.linalg.norm(noise) / 10 ** (decibels / 20)
     return signal, signal + noise
+
+
+def alone(reference: np.ndarray, output: np.ndarray, *, trained: bool = True) -> Fidelity:
+    """The fidelity of a network with one output."""
+    return fidelity({"logits": reference}, {"logits": output}, "argmax", trained=trained)
 
 
 @checked
@@ -69,7 +75,7 @@ def test_a_constant_output_scores_0_db_however_large(reference, data):
 @given(logits)
 def test_an_output_like_its_reference_is_infinitely_close_and_kept_as_200_db(reference):
     assert sqnr_db(reference, reference.copy()) == float("inf")
-    assert fidelity(reference, reference.copy(), trained=True).sqnr_db == 200
+    assert alone(reference, reference.copy()).sqnr_db == 200
 
 
 @checked
@@ -100,12 +106,46 @@ def test_top1_agreement_counts_the_rows_that_decide_alike(reference, changed):
 
 def test_random_weights_have_no_top1_agreement():
     reference, output = noisy(0, 20)
-    assert fidelity(reference, output, trained=False).top1_agreement is None
-    assert fidelity(reference, output, trained=True).top1_agreement is not None
+    assert alone(reference, output, trained=False).top1_agreement is None
+    assert alone(reference, output).top1_agreement is not None
 
 
 def test_fidelity_says_on_how_many_samples():
-    assert fidelity(*noisy(0, 20, samples=33), trained=True).samples == 33
+    assert alone(*noisy(0, 20, samples=33)).samples == 33
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_sqnr_and_cosine_are_those_of_the_output_that_is_farthest(names):
+    (close, closer), (far, farther) = noisy(0, 40), noisy(1, 10)
+    both = fidelity(
+        dict(zip(names, (close, far), strict=True)),
+        dict(zip(names, (closer, farther), strict=True)),
+        "softmax-sum",
+        trained=True,
+    )
+    assert (both.sqnr_db, both.cosine) == (alone(far, farther).sqnr_db, alone(far, farther).cosine)
+    assert both.sqnr_db == pytest.approx(10, abs=0.01)
+
+
+def test_agreement_is_that_of_the_decision_not_of_either_output():
+    reference = {"a": np.array([[4.0, 0.0]], np.float32), "b": np.array([[0.0, 1.0]], np.float32)}
+    output = {"a": np.array([[4.0, 0.0]], np.float32), "b": np.array([[0.0, 9.0]], np.float32)}
+    assert fidelity(reference, output, "argmax", trained=True).top1_agreement == 1
+    assert fidelity(reference, output, "softmax-sum", trained=True).top1_agreement == 0
+
+
+def test_an_output_that_is_not_a_number_is_not_close_whichever_it_is():
+    reference, output = noisy(0, 40)
+    for names in (("a", "b"), ("b", "a")):
+        outputs = dict(zip(names, (output, np.full_like(output, np.nan)), strict=True))
+        found = fidelity(dict.fromkeys(names, reference), outputs, "softmax-sum", trained=True)
+        assert np.isnan(found.sqnr_db)
+        assert np.isnan(found.cosine)
+
+
+def test_large_logits_that_a_softmax_hides_count_in_full():
+    reference = np.random.default_rng(0).normal(0, 100, size=(50, 4)).astype(np.float32)
+    assert alone(reference, 2 * reference).sqnr_db == pytest.approx(0, abs=0.01)
 
 
 def test_outputs_of_two_shapes_are_not_compared():

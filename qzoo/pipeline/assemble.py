@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qzoo.backends.ort import reference
 from qzoo.errors import TargetUnsupported
 from qzoo.hookspecs import Backend, Engine
-from qzoo.measure import decide, fidelity, latency
+from qzoo.measure import fidelity, latency
 from qzoo.pipeline.progress import Progress
 from qzoo.records import EngineRecord, Fidelity, Latency, Target, TensorInfo, file_digest
 from qzoo.spec import Decision, Precision, Preprocess, Recipe
@@ -43,8 +43,8 @@ class Assembled:
     engine_name: str
     engine: bytes
     record: EngineRecord
-    scores: NDArray[np.float32]
-    lowered_scores: NDArray[np.float32]
+    outputs: Outputs
+    lowered_outputs: Outputs
     engine_fidelity: Fidelity
 
 
@@ -87,18 +87,18 @@ def assemble(
         path, record = build_engine(lowered, recipe.precision, backend, target, facts, Path(folder), recipe.batch.max)
         engine = backend.load(path, record)
         progress.stage(f"verifying {backend.name} engine", 2)
-        scores = decide(run_batched(engine, images), facts.decision)
+        outputs = run_batched(engine, images)
         progress.advance()
-        lowered_scores = decide(run_reference(lowered_bytes, images), facts.decision)
+        lowered_outputs = run_reference(lowered_bytes, images)
         progress.advance()
-        found = fidelity(lowered_scores, scores, trained=trained)
+        found = fidelity(lowered_outputs, outputs, facts.decision, trained=trained)
         return Assembled(
             lowered=lowered_bytes,
             engine_name=path.name,
             engine=path.read_bytes(),
             record=record,
-            scores=scores,
-            lowered_scores=lowered_scores,
+            outputs=outputs,
+            lowered_outputs=lowered_outputs,
             engine_fidelity=found,
         )
 

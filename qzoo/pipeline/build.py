@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qzoo.measure import accuracy, decide, fidelity, sqnr_db
+from qzoo.measure import accuracy, decide, fidelity, worst_sqnr_db
 from qzoo.pipeline.assemble import (
     Assembled,
     Facts,
     FloatEngines,
+    Outputs,
     assemble,
     measure_latency,
     run_reference,
@@ -26,9 +27,6 @@ from qzoo.spec import Placement, Precision
 from qzoo.store import Bundle, Store, tag_for
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from qzoo.pipeline.prepare import Prepared
 
 
@@ -86,9 +84,15 @@ def build_all(
     prepared: dict[str, Prepared] = {}
     bundles = []
     for plan in plans:
-        stored = None if force else store.find(plan.inputs.bundle_id)
+        stored = None if force else _stored(plan, store)
         bundles.append(stored or _build_one(plan, store, prepared, shown))
     return bundles
+
+
+def _stored(plan: Plan, store: Store) -> Bundle | None:
+    found = store.find(plan.inputs.bundle_id)
+    # one that skipped images is no answer to --strict: building it again says which
+    return None if found and plan.strict and found.measurement.skipped else found
 
 
 def export_graph(plan: Plan, form: str, progress: Progress | None = None) -> bytes:
@@ -116,12 +120,11 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
         decision=plan.spec.decision,
         labels=plan.inputs.labels,
     )
-    export_fidelity, portable_scores = _check_export(plan, graphs, progress)
+    export_fidelity, portable_outputs = _check_export(plan, graphs, progress)
     engine = assemble(
         graphs.portable, plan.recipe, plan.backend, plan.target, facts, images, trained=plan.trained, progress=progress
     )
-    float_scores = decide(graphs.float_outputs, plan.spec.decision)
-    lowered_fidelity = fidelity(float_scores, engine.lowered_scores, trained=plan.trained)
+    lowered_fidelity = fidelity(graphs.float_outputs, engine.lowered_outputs, plan.spec.decision, trained=plan.trained)
     quantization = lowered_fidelity if plan.recipe.quantized else None
     check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)
     progress.stage("measuring latency")
@@ -129,7 +132,11 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
     measurement = replace(
         _measurement(plan, graphs, engine, latencies),
         export_fidelity=export_fidelity,
-        lowering_cost_db=round(sqnr_db(float_scores, portable_scores) - sqnr_db(float_scores, engine.lowered_scores), 3)
+        lowering_cost_db=round(
+            worst_sqnr_db(graphs.float_outputs, portable_outputs)
+            - worst_sqnr_db(graphs.float_outputs, engine.lowered_outputs),
+            3,
+        )
         if plan.recipe.quantized
         else None,
     )
@@ -137,18 +144,17 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
     return _store(plan, graphs, engine, measurement, store)
 
 
-def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fidelity, NDArray[np.float32]]:
+def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fidelity, Outputs]:
     """The portable graph, unoptimized, against the network it was exported from. Raises AccuracyGateError."""
     progress.stage("portable graph in onnxruntime, unoptimized")
-    scores = decide(run_reference(serialize(graphs.portable), graphs.held_out.images), plan.spec.decision)
-    network, quantization = decide(graphs.float_outputs, plan.spec.decision), None
+    outputs = run_reference(serialize(graphs.portable), graphs.held_out.images)
+    network, decision, quantization = graphs.float_outputs, plan.spec.decision, None
     if graphs.fake_quantized_outputs is not None:
-        fake_quantized = decide(graphs.fake_quantized_outputs, plan.spec.decision)
-        quantization = fidelity(network, fake_quantized, trained=plan.trained)
-        network = fake_quantized
-    found = fidelity(network, scores, trained=plan.trained)
+        quantization = fidelity(network, graphs.fake_quantized_outputs, decision, trained=plan.trained)
+        network = graphs.fake_quantized_outputs
+    found = fidelity(network, outputs, decision, trained=plan.trained)
     check_export(found, quantization, plan.recipe.tolerances, plan.spec.name)
-    return found, scores
+    return found, outputs
 
 
 def _shared_key(plan: Plan) -> str:
@@ -167,18 +173,20 @@ def _shared_key(plan: Plan) -> str:
 
 
 def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: FloatEngines) -> Measurement:
-    float_scores = decide(graphs.float_outputs, plan.spec.decision)
-    labels = graphs.held_out.labels
+    decision, labels = plan.spec.decision, graphs.held_out.labels
     accuracies: dict[str, Accuracy] | None = None
     if labels is not None and plan.trained:
-        accuracies = {"float": accuracy(float_scores, labels), "engine": accuracy(engine.scores, labels)}
+        accuracies = {
+            "float": accuracy(decide(graphs.float_outputs, decision), labels),
+            "engine": accuracy(decide(engine.outputs, decision), labels),
+        }
     return Measurement(
         target=plan.target,
         verified="passed",
         size_bytes={"float": latencies.size_bytes, "engine": engine.record.size_bytes},
         latency=latencies.latency,
         accuracy=accuracies,  # type: ignore[arg-type]
-        fidelity=fidelity(float_scores, engine.scores, trained=plan.trained),
+        fidelity=fidelity(graphs.float_outputs, engine.outputs, decision, trained=plan.trained),
         export_fidelity=None,
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,

@@ -11,7 +11,7 @@ from qzoo.data.preprocess import normalize
 from qzoo.data.sampler import choose
 from qzoo.errors import IntegrityError, UnknownName
 from qzoo.hookspecs import Dataset
-from qzoo.measure import decide, fidelity
+from qzoo.measure import fidelity
 from qzoo.pipeline.assemble import Assembled, Facts, assemble, run_reference, serialize
 from qzoo.pipeline.gates import check_engine
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
@@ -51,7 +51,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         size_bytes={"float": bundle.measurement.size_bytes["float"], "engine": engine.record.size_bytes},
         latency={},
         accuracy=None,
-        fidelity=fidelity(decide(outputs, record.decision), engine.scores, trained=trained),
+        fidelity=fidelity(outputs, engine.outputs, record.decision, trained=trained),
         export_fidelity=bundle.measurement.export_fidelity,
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
