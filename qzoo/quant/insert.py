@@ -13,11 +13,11 @@ from qzoo.quant.fuse import fold_batchnorm
 from qzoo.quant.modules import quantizers
 from qzoo.spec import ModelSpec, QuantSwap, Recipe, match_path, matches_any
 
-AUTO_SWAPS = (
-    QuantSwap("qzoo.quant.modules:QuantConv2d", type="torch.nn.Conv2d"),
-    QuantSwap("qzoo.quant.modules:QuantLinear", type="torch.nn.Linear"),
-    QuantSwap("qzoo.quant.modules:QuantAdaptiveAvgPool2d", type="torch.nn.AdaptiveAvgPool2d"),
+_BY_TYPE = (
+    *("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear"),
+    *("AvgPool1d", "AvgPool2d", "AvgPool3d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"),
 )
+AUTO_SWAPS = tuple(QuantSwap(f"qzoo.quant.modules:Quant{kind}", type=f"torch.nn.{kind}") for kind in _BY_TYPE)
 """`--placement auto`: plain module replacement by type, as pytorch-quantization's own `initialize` does it."""
 
 
@@ -35,7 +35,10 @@ def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe, *, trai
     weight_axis = 0 if recipe.per_channel else None
     for path, swap in _chosen(quantized, AUTO_SWAPS if recipe.placement == "auto" else spec.swaps, kept):
         target = resolve(swap.to)
-        quantized.set_submodule(path, target.from_float(quantized.get_submodule(path), weight_axis))  # type: ignore[attr-defined]
+        try:
+            quantized.set_submodule(path, target.from_float(quantized.get_submodule(path), weight_axis))  # type: ignore[attr-defined]
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from error
     for path, quantizer in quantizers(quantized).items():
         quantizer.path = path
         if quantizer.role == "weight":

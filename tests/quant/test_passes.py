@@ -147,6 +147,7 @@ def test_every_quantizer_knows_its_path(net):
         ({"swaps": (QuantSwap("qzoo.quant.modules:QuantNothing", path="add"),)}, "QuantNothing"),
         ({"swaps": (QuantSwap("nowhere.at_all:X", path="add"),)}, "nowhere"),
         ({"swaps": (QuantSwap("qzoo.quant.modules:QuantAdd", type="torch.nn.functional.relu"),)}, "is not a class"),
+        ({"swaps": (QuantSwap("qzoo.quant.modules:QuantConv2d", path="fc"),)}, r"^fc: QuantConv2d can't be .*\.Linear"),
         ({"swaps": ()}, "no module was quantized"),
     ],
 )
