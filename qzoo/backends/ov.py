@@ -65,11 +65,13 @@ class OpenVINO(Backend):
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """uint8 with zero point 0 after a ReLU, else 128. Raises GraphError."""
-        from qzoo.graph import lower
+        from qzoo.graph import grids, lower
 
         passes = [
             lower.keep_roles(recipe.roles),
             lower.narrow_weights(target.weight_max),
+            grids.carry_grids,
+            grids.round_once,
             lower.quantize_before_moves,
             lower.unsigned_non_negative,
             lower.offset_signed,

@@ -19,6 +19,8 @@ from qzoo.errors import GraphError
 
 ROLE, MODULE, INPUT = "qzoo.role", "qzoo.module", "qzoo.input."
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+"""Operators whose output holds values of their first input, and no others."""
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -167,6 +169,11 @@ def weight_dequantizers(graph: ir.Graph) -> Iterator[ir.Node]:
     for node in list(graph):
         if node.op_type == DEQUANTIZE and (stored := constant(node.inputs[0])) is not None and stored.dtype == np.int8:
             yield node
+
+
+def quantizers_of(pair: Pair) -> set[str]:
+    """The module paths of the quantizers that a pair stands for."""
+    return set(filter(None, pair.quantize.metadata_props.get(MODULE, "").split(",")))
 
 
 def roles_of(node: ir.Node) -> dict[int, str]:

@@ -17,6 +17,7 @@ from qzoo.graph.edit import (
     DEQUANTIZE,
     INPUT,
     MODULE,
+    MOVES_DATA,
     QUANTIZE,
     Pair,
     add_initializer,
@@ -25,6 +26,7 @@ from qzoo.graph.edit import (
     free_name,
     insert_pair,
     pairs,
+    quantizers_of,
     remove_dead,
     replace_node,
     required_constant,
@@ -34,9 +36,8 @@ from qzoo.graph.edit import (
 
 Pass = Callable[[ir.Model], ir.Model]
 
-_MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 _NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"}
-_KEEPS_SIGN = {*_MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
+_KEEPS_SIGN = {*MOVES_DATA, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
 _COMBINES_SIGN = {"Add", "Mul", "Max", "Concat"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -93,7 +94,7 @@ def quantize_before_moves(model: ir.Model) -> ir.Model:
 
 def _quantize_source(graph: ir.Graph, pair: Pair) -> None:
     move = pair.tensor.producer()
-    if move is None or move.op_type not in _MOVES_DATA or not _read_on_one_grid(graph, pair):
+    if move is None or move.op_type not in MOVES_DATA or not _read_on_one_grid(graph, pair):
         return
     source = data_input(move)
     producer = source.producer()
@@ -156,23 +157,19 @@ def unsigned_non_negative(model: ir.Model) -> ir.Model:
     found = [pair for pair in pairs(model.graph) if pair.zero_point.dtype == np.int8]
     signed = _signed_quantizers(found, seen)
     for pair in found:
-        if non_negative(pair.tensor, seen) and _quantizers(pair).isdisjoint(signed):
+        if non_negative(pair.tensor, seen) and quantizers_of(pair).isdisjoint(signed):
             pair.set_grid(model.graph, np.float32(pair.scale * np.float32(127 / 255)), np.asarray(0, np.uint8))
     return model
 
 
 def _signed_quantizers(found: list[Pair], seen: dict[ir.Value, bool]) -> set[str]:
     """Those with a pair on a tensor that may hold a negative value, and all that share a pair with one of them."""
-    signed = {name for pair in found if not non_negative(pair.tensor, seen) for name in _quantizers(pair)}
+    signed = {name for pair in found if not non_negative(pair.tensor, seen) for name in quantizers_of(pair)}
     grown: set[str] = set()
     while signed != grown:
         grown = set(signed)
-        signed.update(*(_quantizers(pair) for pair in found if not _quantizers(pair).isdisjoint(grown)))
+        signed.update(*(quantizers_of(pair) for pair in found if not quantizers_of(pair).isdisjoint(grown)))
     return signed
-
-
-def _quantizers(pair: Pair) -> set[str]:
-    return set(filter(None, pair.quantize.metadata_props.get(MODULE, "").split(",")))
 
 
 def offset_signed(model: ir.Model) -> ir.Model:
