@@ -112,6 +112,13 @@ def test_another_kind_of_module_is_refused_by_name(name, other):
         getattr(modules, name).from_float(other, 0)
 
 
+def test_a_weight_quantizer_beside_no_weight_is_named():
+    module = nn.Module()
+    module.weight_quantizer = modules.QuantLinear.from_float(nn.Linear(1, 1), None).weight_quantizer
+    with pytest.raises(SpecError, match=r"head\.weight_quantizer: Module has a weight quantizer but no tensor"):
+        calibrate(nn.ModuleDict({"head": module}), [], "max", "")
+
+
 def test_pytorchs_own_classes_are_not_patched():
     assert nn.Conv2d.__module__ == "torch.nn.modules.conv"
     assert not hasattr(nn.Conv2d(1, 1, 1), "input_quantizer")

@@ -40,7 +40,7 @@ from qzoo.quant.modules.pooling import (
     QuantMaxPool2d,
     QuantMaxPool3d,
 )
-from qzoo.quant.modules.twin import adopt, quantizers, weight_of
+from qzoo.quant.modules.twin import adopt, check_twin, quantizers, weight_of
 from qzoo.quant.modules.weighted import (
     QuantConv1d,
     QuantConv2d,
@@ -83,6 +83,7 @@ __all__ = [
     "QuantMul",
     "QuantWeighted",
     "adopt",
+    "check_twin",
     "quantizers",
     "weight_of",
 ]

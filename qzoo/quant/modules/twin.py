@@ -44,9 +44,11 @@ def quantizers(model: nn.Module) -> dict[str, TensorQuantizer]:
 
 
 def weight_of(model: nn.Module, path: str) -> Tensor:
-    """The weight that the weight quantizer at `path` quantizes."""
+    """The weight that the weight quantizer at `path` quantizes. Raises SpecError if its module has none."""
     owner = model.get_submodule(path.rpartition(".")[0])
-    weight = owner.weight
+    weight = getattr(owner, "weight", None)
     if not isinstance(weight, Tensor):
-        raise TypeError(f"{path}: {type(owner).__name__} has a weight quantizer but no weight tensor")
+        raise SpecError(
+            f"{path}: {type(owner).__name__} has a weight quantizer but no tensor called weight; call it so"
+        )
     return weight
