@@ -65,11 +65,15 @@ class LoadedEngine:
         return [Guess(self.record.labels[i], int(i), float(chances[i])) for i in order]
 
 
+def working(registry: Registry) -> list[str]:
+    """The targets that work here, whole and then as runtimes, the preferred first."""
+    backends = [backend for backend in registry.preferred() if backend.probe().works]
+    return [*(str(backend.target()) for backend in backends), *(backend.name for backend in backends)]
+
+
 def find(reference: str | Path, registry: Registry, store: Store, target: str | None = None) -> EngineFile:
     """The engine that a path or reference names; see `load`. Nothing of it is read but its record."""
-    backends = [backend for backend in registry.preferred() if backend.probe().works]
-    working = [*(str(backend.target()) for backend in backends), *(backend.name for backend in backends)]
-    return locate(str(reference), store, target, working)
+    return locate(str(reference), store, target, working(registry))
 
 
 def load(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from qzoo.cli.options import as_json, complete_engines, plugin_dirs
+from qzoo.cli.options import as_json, complete_engines, plugin_dirs, which_targets
 from qzoo.pipeline.bench import EngineTimes, bench
 
 
@@ -20,7 +20,7 @@ class BenchObject:
 
 @click.command()
 @click.argument("engines", nargs=-1, required=True, shell_complete=complete_engines)
-@click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
+@which_targets
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
 @click.option("--duration", default=10.0, show_default=True, help="Seconds, for all engines together.")
@@ -28,7 +28,7 @@ class BenchObject:
 @as_json
 def command(
     engines: tuple[str, ...],
-    target: str | None,
+    targets: tuple[str, ...],
     batch_size: int,
     threads: int | None,
     duration: float,
@@ -42,12 +42,17 @@ def command(
     \b
     Examples:
       qzoo bench resnet20:int8 --batch-size 8
+      qzoo bench resnet20:int8 --target onnxruntime --target openvino
       qzoo bench ./float/engine.onnx ./int8/engine.onnx --duration 30 --json
     """
     from qzoo.cli.progress import shown
     from qzoo.engine import load
 
-    loaded = [load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads) for engine in engines]
+    loaded = [
+        load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads)
+        for engine in engines
+        for target in targets or (None,)
+    ]
     with shown() as progress:
         times = bench(loaded, batch_size=batch_size, threads=threads, seconds=duration, progress=progress)
     if as_json:

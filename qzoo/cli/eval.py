@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs
+from qzoo.cli.options import as_json, complete_subjects, load_registry, plugin_dirs, which_targets
+from qzoo.pipeline.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from qzoo.engine import LoadedEngine
     from qzoo.hookspecs import Dataset
-    from qzoo.pipeline.evaluate import Evaluation
     from qzoo.registry import Registry
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalsObject:
+    """`qzoo eval --json` of several engines, models or targets, in the order they are named."""
+
+    evaluations: tuple[Evaluation, ...]
+
+
 @click.command()
-@click.argument("subject", metavar="ENGINE|MODEL", shell_complete=complete_engines)
+@click.argument("subjects", metavar="ENGINE|MODEL...", nargs=-1, required=True, shell_complete=complete_subjects)
 @click.option(
     "--data", help="A dataset's name, a directory, or a .csv, .tsv, .npy or .npz file. Default: what it was built on."
 )
 @click.option("--samples", type=click.IntRange(min=1), help="How many held-out images, drawn by --seed. Default: all.")
 @click.option("--seed", default=0, show_default=True, help="Draws --samples, and the network of --weights random.")
 @click.option("--weights", default="auto", show_default=True, help="For a MODEL: as of `qzoo build`.")
-@click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
+@which_targets
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of an engine. Default: the runtime's own choice."
 )
@@ -35,51 +44,65 @@ if TYPE_CHECKING:
 @plugin_dirs
 @as_json
 def command(
-    subject: str,
+    subjects: tuple[str, ...],
     data: str | None,
     samples: int | None,
     seed: int,
     weights: str,
-    target: str | None,
+    targets: tuple[str, ...],
     threads: int | None,
     workers: int | None,
     strict: bool,  # noqa: FBT001 - click's flags
     plugin_dirs: tuple[Path, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
-    """Measure accuracy on held-out images: of an ENGINE, or of a MODEL's float network.
+    """Measure accuracy on held-out images: of ENGINEs, and of MODELs' float networks.
 
     Shows top-1 and top-5, the classes recognized worst and what they are taken for, and images per second.
 
     \b
     Examples:
       qzoo eval resnet20:int8
-      qzoo eval resnet20
+      qzoo eval resnet20 resnet20:int8 --target onnxruntime --target openvino
       qzoo eval ./mybundle --data ./photos --json
     """
     from qzoo.cli.progress import shown
     from qzoo.engine import load
+    from qzoo.errors import UsageError
     from qzoo.pipeline import Options, make_plan
     from qzoo.pipeline.evaluate import Sampling, evaluate_engine, evaluate_network
     from qzoo.store import Store, names_engine
 
+    engines = [subject for subject in subjects if names_engine(subject)]
+    if targets and not engines:
+        raise UsageError(
+            f"--target {targets[0]} picks one of an engine's, and {subjects[0]} is a model; give its tag too"
+        )
     registry, sampling = load_registry(plugin_dirs), Sampling(count=samples, seed=seed, workers=workers, strict=strict)
-    if not names_engine(subject):
-        options = Options(model=subject, precision="fp32", data=data, weights=weights, seed=seed)
-        with shown() as progress:
-            plan = make_plan(options, registry, Store.default().home / "cache", progress)
-            found = evaluate_network(plan, sampling, progress)
-    else:
-        engine = load(subject, target=target, plugin_dirs=plugin_dirs, threads=threads)
-        dataset = _dataset(data, engine, registry)
-        with shown() as progress:
-            found = evaluate_engine(engine, dataset, sampling, progress)
+    found: list[Evaluation] = []
+    with shown() as progress:
+        for subject in subjects:
+            if subject not in engines:
+                options = Options(model=subject, precision="fp32", data=data, weights=weights, seed=seed)
+                plan = make_plan(options, registry, Store.default().home / "cache", progress)
+                found.append(evaluate_network(plan, sampling, progress))
+                continue
+            for target in targets or (None,):
+                engine = load(subject, target=target, plugin_dirs=plugin_dirs, threads=threads)
+                found.append(evaluate_engine(engine, _dataset(data, engine, registry), sampling, progress))
+    _show(tuple(found), as_json=as_json)
+
+
+def _show(found: tuple[Evaluation, ...], *, as_json: bool) -> None:
     if as_json:
         from qzoo.records import encode
 
-        click.echo(encode(found), nl=False)
+        click.echo(encode(found[0] if len(found) == 1 else EvalsObject(evaluations=found)), nl=False)
         return
-    click.echo("\n".join(_lines(found)))
+    texts = [_lines(one) for one in found]
+    if len(found) > 1:
+        texts.append(_comparison(found))
+    click.echo("\n\n".join("\n".join(lines) for lines in texts))
 
 
 def _dataset(data: str | None, engine: LoadedEngine, registry: Registry) -> Dataset:
@@ -98,10 +121,25 @@ def _dataset(data: str | None, engine: LoadedEngine, registry: Registry) -> Data
         raise UsageError(f"{engine.path} lies in no bundle, which would say what data to use; give --data") from error
 
 
+def _comparison(found: Sequence[Evaluation]) -> list[str]:
+    from qzoo.report import aligned
+
+    rows = [("", "top-1", "points", "images/s")]
+    for one in found:
+        points = 100 * (one.top1.fraction - found[0].top1.fraction)
+        top1 = f"{one.top1.fraction:.2%} ({one.top1.correct}/{one.top1.total})"
+        rows.append((_name(one), top1, f"{points:+.2f}", f"{one.images_per_second:.1f}"))
+    return aligned(rows)
+
+
+def _name(found: Evaluation) -> str:
+    return f"{found.model} {found.precision}" + (f" for {found.target}" if found.target else ", in PyTorch")
+
+
 def _lines(found: Evaluation) -> list[str]:
     top1, top5 = found.top1, found.top5
     lines = [
-        f"{found.model} {found.precision}" + (f" for {found.target}" if found.target else ", in PyTorch"),
+        _name(found),
         f"  data      {found.data}, {top1.total} held-out images",
         f"  top-1     {top1.fraction:.2%} ({top1.correct}/{top1.total})",
     ]

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qzoo.cli.options import as_json, load_registry, plugin_dirs
+from qzoo.cli.options import as_json, complete_subjects, load_registry, plugin_dirs, which_target
 
 if TYPE_CHECKING:
     from qzoo.registry import ModelEntry, Registry
     from qzoo.report.objects import EngineObject, ModelObject
-    from qzoo.store import Bundle, EngineFile
 
 
 @click.command()
-@click.argument("subject", metavar="MODEL|ENGINE")
+@click.argument("subject", metavar="MODEL|ENGINE", shell_complete=complete_subjects)
 @click.option("--modules", is_flag=True, help="Also list the module paths that fusions and swaps are written in.")
-@click.option("--target", help="Which one, where a reference is stored for several. Default: the best that works here.")
+@which_target
 @plugin_dirs
 @as_json
 def command(
@@ -59,33 +58,14 @@ def command(
 def _engine(subject: str, registry: Registry, target: str | None, *, modules: bool) -> tuple[EngineObject, list[str]]:
     from qzoo.engine import find
     from qzoo.errors import UsageError
-    from qzoo.report import bundle_lines, engine_lines
-    from qzoo.report.objects import EngineObject
+    from qzoo.report import bundle_lines, engine_lines, engine_object
     from qzoo.store import Store
 
     if modules:
         raise UsageError(f"--modules lists a model's modules, and {subject} is an engine; give the model's name")
     file = find(subject, registry, Store.default(), target)
-    bundle = _bundle(file)
-    found = EngineObject(
-        engine=str(file.path),
-        record=file.record,
-        manifest=None if bundle is None else bundle.manifest,
-        measurement=None if bundle is None else bundle.measurement,
-    )
-    return found, engine_lines(file.record) if bundle is None else bundle_lines(bundle)
-
-
-def _bundle(file: EngineFile) -> Bundle | None:
-    """The bundle around an engine file; None where the file lies alone."""
-    from qzoo.errors import UsageError
-    from qzoo.store import Bundle
-
-    try:
-        bundle = Bundle.open(file.path.parent)
-    except UsageError:
-        return None
-    return bundle if bundle.engine == file.path else None
+    bundle = file.bundle
+    return engine_object(file), engine_lines(file.record) if bundle is None else bundle_lines(bundle)
 
 
 def _model(entry: ModelEntry, target: str | None, *, modules: bool) -> tuple[ModelObject, list[str]]:

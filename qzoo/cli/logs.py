@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 LOGGER = logging.getLogger("qzoo")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-_QUIET = "qzoo.quiet"
+_QUIET, _VERBOSE = "qzoo.quiet", "qzoo.verbose"
 
 
 def options() -> list[click.Option]:
@@ -46,9 +48,30 @@ def options() -> list[click.Option]:
 
 def remark(text: str) -> None:
     """Say something on stderr that is not the result and not an error."""
-    LOGGER.warning(text)
-    if not quiet():
-        click.echo(f"qzoo: {text}", err=True)
+    LOGGER.warning("%s", text)
+
+
+class _Remarks(logging.Handler):
+    """Shows warnings as remarks, unless this call asked for none or a log on stderr shows them too."""
+
+    def __init__(self, context: click.Context) -> None:
+        super().__init__(logging.WARNING)
+        self._meta = context.find_root().meta
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._meta.get(_QUIET) and not self._meta.get(_VERBOSE):
+            click.echo(f"qzoo: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def remarks(context: click.Context) -> Iterator[None]:
+    """Show what qzoo warns of on stderr, until the block ends."""
+    handler = _Remarks(context)
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 def failed(error: BaseException) -> None:
@@ -64,6 +87,7 @@ def quiet() -> bool:
 
 def _verbose(context: click.Context, _: click.Parameter, count: int) -> None:
     if count:
+        context.find_root().meta[_VERBOSE] = True
         level = logging.INFO if count == 1 else logging.DEBUG
         _attach(context, logging.getLogger() if count > 1 else LOGGER, logging.StreamHandler(sys.stderr), level)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from copy import copy
-from importlib import import_module
 
 import click
 
 from qzoo.cli import defaults
+from qzoo.cli.group import Verbs
 from qzoo.errors import QzooError
 
 VERBS = {
@@ -22,28 +21,19 @@ VERBS = {
     "info": "Show what a model declares, or what a bundle holds.",
     "list": "List the models, and which plugin each comes from.",
     "run": "Run an engine on images.",
+    "store": "List, check and remove what is stored, and free its space.",
 }
 INTERRUPTED = 130
 
 
-class _Verbs(click.Group):
-    """Imports a verb's file only when that verb is called."""
+class _Root(Verbs):
+    """The verbs, with the user's own defaults, and errors logged."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return sorted(VERBS)
+    package, verbs = "qzoo.cli", VERBS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        from qzoo.cli import logs
-
-        command = import_module(f"qzoo.cli.{cmd_name}").command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"qzoo.cli.{cmd_name}.command is not a click command")
-        command = copy(command)
-        command.name = cmd_name
-        command.params = [*command.params, *logs.options()]
-        if ctx.default_map and cmd_name in ctx.default_map:
+        command = self.verb(cmd_name)
+        if command and ctx.default_map and cmd_name in ctx.default_map:
             table = ctx.default_map[cmd_name]
             ctx.default_map = {**ctx.default_map, cmd_name: defaults.for_click(cmd_name, command, table)}
         return command
@@ -51,18 +41,15 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         from qzoo.cli import logs
 
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            logs.failed(error)
-            raise
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, VERBS[name]) for name in sorted(VERBS)])
+        with logs.remarks(ctx):
+            try:
+                return super().invoke(ctx)
+            except Exception as error:
+                logs.failed(error)
+                raise
 
 
-@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="qzoo", prog_name="qzoo")
 def cli() -> None:
     """A model zoo of quantized networks: float weights in; a calibrated, verified, measured INT8 engine out.
@@ -78,7 +65,7 @@ def cli() -> None:
 def entry() -> None:
     """Run the command line. Exit codes: see qzoo.errors."""
     try:
-        tables = defaults.read(defaults.path())
+        tables = defaults.read(defaults.path(), VERBS)
         cli.main(prog_name="qzoo", complete_var="_QZOO_COMPLETE", standalone_mode=False, default_map=tables)
     except QzooError as error:
         click.echo(f"qzoo: {error}", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from qzoo.cli.logs import remark
 from qzoo.errors import UsageError
@@ -42,11 +43,37 @@ def complete_targets(_: click.Context, __: click.Parameter, incomplete: str) -> 
     return [name for name in ("auto", *(b.name for b in Registry.load().backends())) if name.startswith(incomplete)]
 
 
-def complete_engines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """The references in the store that begin so."""
+def complete_engines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
+    """The references in the store that begin so, else files: an engine may be one."""
     from qzoo.store import Store
 
-    return sorted({name for name, _ in Store.default().list() if name.startswith(incomplete)})
+    if incomplete.startswith((".", "/", "~")):
+        return [CompletionItem(incomplete, type="file")]
+    return sorted({entry.name for entry in Store.default().entries() if entry.name.startswith(incomplete)})
+
+
+def complete_subjects(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str | CompletionItem]:
+    """The models and the references that begin so, else files."""
+    engines = complete_engines(context, parameter, incomplete)
+    return [*complete_models(context, parameter, incomplete), *engines]
+
+
+which_target = click.option(
+    "--target",
+    shell_complete=complete_targets,
+    help="Which one, where a reference is stored for several. Default: the best that works here.",
+)
+
+
+which_targets = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    shell_complete=complete_targets,
+    help="Which one, where a reference is stored for several; repeatable. Default: the best that works here.",
+)
 
 
 class BuildWords(TypedDict):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs
+from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs, which_target
 from qzoo.engine import Guess, load
 
 
@@ -30,9 +30,7 @@ class RunObject:
 @click.command()
 @click.argument("engine", shell_complete=complete_engines)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--target", help="Which one, where the reference is stored for several. Default: the best that works here."
-)
+@which_target
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
 @click.option("--build", is_flag=True, help="Rebuild from the portable graph if the engine is for another machine.")

@@ -6,8 +6,13 @@ import msgspec
 
 from qzoo.cli.bench import BenchObject
 from qzoo.cli.config import ConfigObject
+from qzoo.cli.eval import EvalsObject
 from qzoo.cli.list import ListObject
 from qzoo.cli.run import RunObject
+from qzoo.cli.store.gc import GcObject
+from qzoo.cli.store.ls import ListedStore
+from qzoo.cli.store.rm import RemovedObject
+from qzoo.cli.store.verify import VerifiedObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
 from qzoo.records import CalibrationTable, EngineRecord, Manifest, Measurement, encode
@@ -22,10 +27,15 @@ OBJECTS: dict[str, type] = {
     "dry-run": PlanObject,
     "dry-runs": PlansObject,
     "eval": Evaluation,
+    "evals": EvalsObject,
     "info-engine": EngineObject,
     "info-model": ModelObject,
     "list": ListObject,
     "run": RunObject,
+    "store-gc": GcObject,
+    "store-ls": ListedStore,
+    "store-rm": RemovedObject,
+    "store-verify": VerifiedObject,
 }
 """What a verb prints, by the name of its schema."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
+from qzoo.errors import IntegrityError
 from qzoo.records import (
     EngineRecord,
     Fidelity,
@@ -16,7 +18,7 @@ from qzoo.records import (
     WeightsRecord,
 )
 from qzoo.spec import ModelSpec, Precision, Recipe
-from qzoo.store import Bundle
+from qzoo.store import MEASUREMENT, Bundle, EngineFile, Entry, Store
 
 Fraction = float  # a field below is itself called float
 
@@ -113,6 +115,63 @@ class EngineObject:
     record: EngineRecord
     manifest: Manifest | None
     measurement: Measurement | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """One stored bundle, in `qzoo store ls --json`. Sizes in bytes, latencies median milliseconds, times in UTC.
+
+    `reference` with `@` and `digest` names just this one. Of a bundle that is damaged, what can't be read is null, and
+    `damage` says why. `size_bytes.bundle` is of all its files, some of which it may share with others.
+    """
+
+    reference: str
+    target: str
+    digest: str
+    id: str
+    damage: str | None = None
+    bundle: str | None = None
+    stored: str | None = None
+    size_bytes: dict[Literal["float", "engine", "bundle"], int | None] | None = None
+    latency_ms: dict[str, float | None] | None = None
+    accuracy: AccuracyObject | None = None
+    verified: Verified | None = None
+
+
+def stored_object(entry: Entry, store: Store) -> StoredObject:
+    """What `qzoo store ls --json` prints of one bundle."""
+    named = StoredObject(reference=entry.name, target=entry.target, digest=f"sha256:{entry.sha256}", id=entry.id)
+    try:
+        bundle = store.open(entry)
+        measured = bundle.measurement
+    except IntegrityError as error:
+        return replace(named, damage=str(error))
+    sizes: dict[Literal["float", "engine", "bundle"], int | None] = {
+        "float": measured.size_bytes["float"],
+        "engine": measured.size_bytes["engine"],
+        "bundle": sum(file.stat().st_size for file in bundle.path.iterdir()),
+    }
+    written = (bundle.path / MEASUREMENT).stat().st_mtime
+    return replace(
+        named,
+        bundle=str(bundle.path),
+        stored=datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
+        size_bytes=sizes,
+        latency_ms=_latencies(measured, bundle.manifest.inputs.recipe.precision),
+        accuracy=_accuracy(measured),
+        verified=measured.verified,
+    )
+
+
+def engine_object(file: EngineFile) -> EngineObject:
+    """What `qzoo info --json` prints of an engine."""
+    bundle = file.bundle
+    return EngineObject(
+        engine=str(file.path),
+        record=file.record,
+        manifest=None if bundle is None else bundle.manifest,
+        measurement=None if bundle is None else bundle.measurement,
+    )
 
 
 def build_object(bundle: Bundle, *, cached: bool, reason: str) -> BuildObject:

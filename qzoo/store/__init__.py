@@ -22,18 +22,21 @@ from qzoo.errors import IntegrityError, NoMatchError, UsageError
 from qzoo.records import EngineRecord, Manifest, digest_of, encode
 from qzoo.store.bundle import MANIFEST, MEASUREMENT, Bundle, check_names, read_record
 from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file, write_file, writing
-from qzoo.store.gc import GcReport, collect
+from qzoo.store.gc import GcReport, collect, freed_by, remove
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
 from qzoo.store.reference import Reference, tag_for
-from qzoo.store.verify import Damage, damaged
+from qzoo.store.verify import Damage, Verification
 
 __all__ = [
+    "MEASUREMENT",
     "Bundle",
     "Damage",
     "EngineFile",
+    "Entry",
     "GcReport",
     "Reference",
     "Store",
+    "Verification",
     "destination",
     "locate",
     "names_engine",
@@ -51,6 +54,24 @@ class EngineFile:
 
     path: Path
     record: EngineRecord
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The bundle it is the engine of; None where it lies alone. Raises IntegrityError where that is damaged."""
+        if not (self.path.parent / MANIFEST).is_file():
+            return None
+        bundle = Bundle.open(self.path.parent)
+        return bundle if bundle.engine == self.path else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the index says of one bundle: its name:tag, target and id, and the digest that a reference may give."""
+
+    name: str
+    target: str
+    id: str
+    sha256: str
 
 
 class Store:
@@ -94,30 +115,80 @@ class Store:
             self._tag(f"{name}:{tag}", [*others, descriptor])
         return Bundle.open(self._place(manifest.id))
 
-    def remove(self, reference: Reference, target: str | None = None) -> None:
-        """Forget the bundles that a reference (default tag int8) names, for `target` where that is given.
+    def remove(self, *references: Reference, target: str | None = None) -> Sequence[Entry]:
+        """Forget the bundles that references (default tag int8) name, for `target` where given; all or none of them.
 
-        Their files stay until `gc`. Raises NoMatchError that lists what there is.
+        Their files stay until `gc`. A tag whose list of targets is damaged can be forgotten only as a whole, and what
+        was in it can't be returned. Raises NoMatchError that lists what there is.
         """
+        named: dict[str, list[Descriptor]] = {}
         with self._lock():
-            gone = self._matching(reference, target)
-            if not gone:
-                raise self._no_match(reference, target)
-            name = f"{reference.name}:{reference.tag or 'int8'}"
-            self._tag(name, [child for child in self._children_of(name) if child not in gone])
+            for reference in references:
+                gone = named.setdefault(reference.tagged, [])
+                gone += [child for child in self._removable(reference, target) if child not in gone]
+            for name, gone in named.items():
+                self._tag(name, [child for child in self._readable(name) if child not in gone])
+        return [_entry(name, child) for name, gone in named.items() for child in gone]
 
-    def gc(self) -> GcReport:
+    def gc(self, *, dry_run: bool = False) -> GcReport:
         """Remove blobs and bundle directories that no tag reaches, and what killed processes left half-written.
 
         Safe beside processes that write: they and this wait for each other. A process that still reads a bundle which
-        was replaced or removed must have its files open. Downloads in the cache are not touched.
+        was replaced or removed must have its files open. Downloads in the cache are not touched. With `dry_run` nothing
+        is removed, and the report is what would be.
         """
         with self._lock(), writing(self.home):
-            return collect(self.layout, self.home / "bundles")
+            return collect(self.layout, self.home / "bundles", dry_run=dry_run)
+
+    @property
+    def cache(self) -> Path:
+        """Where downloads and decoded images are kept. All of it can be made again, given a network."""
+        return self.home / "cache"
+
+    def cache_bytes(self) -> int:
+        """What `empty_cache` would free."""
+        return freed_by(self._cached())
+
+    def empty_cache(self) -> None:
+        """Remove all that is in the cache. A process that downloads into it meanwhile fails and can be repeated."""
+        with writing(self.cache):
+            remove(self._cached())
+
+    def disk_bytes(self) -> int:
+        """What all blobs take, reached or not; bundles are links to them."""
+        return sum(path.stat().st_size for path in self.layout.stored())
+
+    def verification(self, references: Sequence[Reference] = (), target: str | None = None) -> Verification:
+        """The digests to compare: of what these references name, or of everything, leftovers too.
+
+        Raises NoMatchError that lists what there is; IntegrityError where the list of what is there isn't valid.
+        """
+        roots: list[Descriptor] = []
+        for reference in references:
+            found = self._matching(reference, target)
+            if not found:
+                raise self._no_match(reference, target)
+            roots += found
+        if not references:
+            roots = self.layout.read_index().manifests
+        return Verification(self.layout, self.home / "bundles", roots, unreached=not references)
 
     def verify(self) -> Iterator[Damage]:
         """Every blob and bundle file that isn't what its digest says; reads all of them (`qzoo.store.verify`)."""
-        return damaged(self.layout, self.home / "bundles")
+        return self.verification().damage()
+
+    def entries(self) -> Sequence[Entry]:
+        """What the index lists, by name and target. Opens no bundle."""
+        return [_entry(name, child) for name, child in self._children()]
+
+    def open(self, entry: Entry) -> Bundle:
+        """The bundle of an entry. Raises IntegrityError where it is damaged, NoMatchError where it is gone since."""
+        bundle = self.find(entry.id)
+        if bundle is None:
+            raise NoMatchError(
+                f"{entry.name} for {entry.target} is no longer in the store; `qzoo store ls` shows what is"
+            )
+        return bundle
 
     def list(self) -> list[tuple[str, Bundle]]:
         """Every (name:tag, bundle), by name and target."""
@@ -148,13 +219,20 @@ class Store:
             for file in sorted(bundle.path.iterdir()):
                 shutil.copyfile(file, temporary / file.name)
 
+    def _cached(self) -> Sequence[Path]:
+        return sorted(self.cache.iterdir()) if self.cache.is_dir() else ()
+
     def _children(self) -> Iterator[tuple[str, Descriptor]]:
         for name, index in sorted(self._tags().items()):
             for child in self._listed(index):
                 yield name, child
 
     def _listed(self, index: Descriptor) -> Sequence[Descriptor]:
-        children = self.layout.read_index(index).manifests
+        try:
+            children = self.layout.read_index(index).manifests
+        except IntegrityError as error:
+            name = index.annotations[REF_NAME]
+            raise IntegrityError(f"{name}: {error}, or forget it: qzoo store rm {name}") from error
         for child in children:
             if not {TARGET, BUNDLE_ID} <= child.annotations.keys():
                 raise IntegrityError(f"{self.layout.root}: {child.digest} is no bundle; remove it from {index.digest}")
@@ -175,9 +253,20 @@ class Store:
     def _matching(self, reference: Reference, target: str | None) -> Sequence[Descriptor]:
         return [
             child
-            for child in self._children_of(f"{reference.name}:{reference.tag or 'int8'}")
+            for child in self._children_of(reference.tagged)
             if reference.digest in (None, child.sha256) and (target is None or _is_for(child, target))
         ]
+
+    def _removable(self, reference: Reference, target: str | None) -> Sequence[Descriptor]:
+        try:
+            found = self._matching(reference, target)
+        except IntegrityError:
+            if target is not None or reference.digest is not None:
+                raise
+            return ()
+        if not found:
+            raise self._no_match(reference, target)
+        return found
 
     def _no_match(self, reference: Reference, target: str | None) -> NoMatchError:
         there = ", ".join(sorted({f"{name} ({child.annotations[TARGET]})" for name, child in self._children()}))
@@ -233,6 +322,10 @@ class Store:
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
 
 
+def _entry(name: str, child: Descriptor) -> Entry:
+    return Entry(name=name, target=child.annotations[TARGET], id=child.annotations[BUNDLE_ID], sha256=child.sha256)
+
+
 def _is_for(child: Descriptor, target: str) -> bool:
     """Whether a stored bundle is for a target, given whole or as its runtime."""
     return target in (child.annotations[TARGET], child.annotations[TARGET].partition("/")[0])
@@ -256,18 +349,25 @@ def names_engine(text: str) -> bool:
 def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[str] = ()) -> EngineFile:
     """What ENGINE means: a bundle's directory, an engine file, or a reference in the store (see `Store.resolve`).
 
-    Raises UsageError for a file without its record, NoMatchError for a reference that isn't stored.
+    Raises UsageError for a file without its record or for another target, NoMatchError for a reference not stored.
     """
     path = Path(text).expanduser()
     if (path / MANIFEST).is_file() or (path.is_dir() and text.startswith((".", "/", "~"))):
         bundle = Bundle.open(path)
-        return EngineFile(bundle.engine, bundle.record)
+        return _meant(EngineFile(bundle.engine, bundle.record), target)
     if path.is_file():
-        return EngineFile(path.resolve(), read_record(path.resolve()))
+        return _meant(EngineFile(path.resolve(), read_record(path.resolve())), target)
     if path.suffix or path.is_absolute() or text.startswith("."):
         raise UsageError(f"{text}: there is no such engine file or bundle directory")
     bundle = store.resolve(Reference.parse(text), target, prefer)
     return EngineFile(bundle.engine, bundle.record)
+
+
+def _meant(file: EngineFile, target: str | None) -> EngineFile:
+    found = file.record.target
+    if target not in (None, str(found), found.runtime):
+        raise UsageError(f"{file.path} is for {found}, not for {target}; leave --target out")
+    return file
 
 
 def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:

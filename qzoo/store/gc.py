@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import stat
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +23,12 @@ class GcReport:
     freed_bytes: int
 
 
-def collect(layout: Layout, bundles: Path) -> GcReport:
+def collect(layout: Layout, bundles: Path, *, dry_run: bool = False) -> GcReport:
     """Remove blobs and bundle directories that index.json doesn't lead to, and every temporary.
 
     The caller holds the lock under which all writers write: so whoever made a temporary that is there is dead, and
-    a blob that nothing reaches is nobody's half-done work. Files of any other name are left alone.
+    a blob that nothing reaches is nobody's half-done work. Files of any other name are left alone. With `dry_run`
+    nothing is removed, and the report is what would be.
 
     Raises IntegrityError, before anything is removed, where what the index leads to can't be read.
     """
@@ -34,20 +38,31 @@ def collect(layout: Layout, bundles: Path) -> GcReport:
     idle_bundles = [path for path in bundles.glob("*") if is_sha256(path.name) and path.name not in ids]
     idle_blobs = [path for path in layout.stored() if path.name not in blobs]
     temporaries = [path for place in (bundles, layout.blobs, layout.root) for path in place.glob(f"{TEMPORARY}*")]
-    return GcReport(
-        blobs=len(idle_blobs),
-        bundles=len(idle_bundles),
-        temporaries=len(temporaries),
-        freed_bytes=sum(_remove(path) for path in (*idle_bundles, *temporaries, *idle_blobs)),
+    idle = [*idle_bundles, *temporaries, *idle_blobs]
+    report = GcReport(
+        blobs=len(idle_blobs), bundles=len(idle_bundles), temporaries=len(temporaries), freed_bytes=freed_by(idle)
     )
+    if not dry_run:
+        remove(idle)
+    return report
 
 
-def _remove(path: Path) -> int:
-    """Remove a file or directory; the bytes this frees: a file's with its last link."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    freed = sum(stat.st_size for stat in (file.stat() for file in files) if stat.st_nlink == 1)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def freed_by(paths: Iterable[Path]) -> int:
+    """The bytes that removing these files and directories frees: a file's where none of its links is left."""
+    links: dict[tuple[int, int], int] = defaultdict(int)
+    freed = 0
+    for file in (file for path in paths for file in (path, *path.rglob("*"))):
+        found = file.lstat()
+        if stat.S_ISREG(found.st_mode):
+            links[found.st_dev, found.st_ino] += 1
+            freed += found.st_size if links[found.st_dev, found.st_ino] == found.st_nlink else 0
     return freed
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and directories, never what a link leads to."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -47,6 +47,11 @@ class Descriptor:
     def sha256(self) -> str:
         return self.digest.removeprefix("sha256:")
 
+    @property
+    def is_document(self) -> bool:
+        """Whether it is an index or an image manifest, which refer to further blobs."""
+        return self.mediaType in (INDEX, MANIFEST)
+
     def as_json(self) -> dict[str, object]:
         """Its fields in the order of the specification; annotations, which are sorted, only where there are any."""
         fields: dict[str, object] = {"mediaType": self.mediaType, "digest": self.digest, "size": self.size}

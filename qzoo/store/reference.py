@@ -29,6 +29,11 @@ class Reference:
             raise UsageError(f"{text!r} is no reference; write name[:tag][@sha256:...] in lowercase, as resnet20:int8")
         return cls(match["name"], match["tag"], match["digest"])
 
+    @property
+    def tagged(self) -> str:
+        """`name:tag`, as the store lists it; the default tag is int8."""
+        return f"{self.name}:{self.tag or 'int8'}"
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.name}{tag}" + (f"@sha256:{self.digest}" if self.digest else "")

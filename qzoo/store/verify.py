@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qzoo.records import file_digest
 from qzoo.store.bundle import MANIFEST
-from qzoo.store.layout import BUNDLE_ID, Layout
+from qzoo.store.layout import BUNDLE_ID, Descriptor, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,49 +20,55 @@ class Damage:
     found: str | None
 
 
-def damaged(layout: Layout, bundles: Path) -> Iterator[Damage]:
-    """Every file that differs: blobs that index.json leads to, files of their bundles, then blobs nothing leads to.
+class Verification:
+    """The files of a store with the digests they should have, and a way to compare them.
 
-    What a damaged document led to can't be told, so it counts as the last kind. A bundle whose directory is gone is
-    none: it is checked out when it is asked for. Takes no lock: what is removed meanwhile may be yielded.
-
-    Raises IntegrityError where index.json itself isn't valid.
+    Takes no lock: what is removed meanwhile may be called damage.
     """
-    digests = _Digests()
-    queue, seen = list(layout.read_index().manifests), set()
-    for descriptor in queue:  # grows as documents are read
-        if descriptor.sha256 in seen:
-            continue
-        seen.add(descriptor.sha256)
-        damage = list(digests.compare(layout.blob_path(descriptor.sha256), descriptor.sha256))
-        yield from damage
-        if not damage:
-            queue += layout.below(descriptor)
-            place = bundles / descriptor.annotations.get(BUNDLE_ID, "")
-            if (place / MANIFEST).is_file():
-                for name, layer in layout.files_of(descriptor).items():
-                    yield from digests.compare(place / name, layer.sha256)
-    for path in sorted(layout.stored()):
-        if path.name not in seen:
-            yield from digests.compare(path, path.name)
 
+    def __init__(self, layout: Layout, bundles: Path, roots: Iterable[Descriptor], *, unreached: bool) -> None:
+        """List what `roots` lead to: blobs, and files of their bundles; then blobs they don't, if `unreached`.
 
-class _Digests:
-    """SHA-256 of files; hard links to one file are read once."""
+        What a damaged document led to can't be told, so it counts as the last kind. A bundle whose directory is gone
+        is none: it is checked out when it is asked for.
+        """
+        self._digests: dict[tuple[int, int], str] = {}
+        self._expected: list[tuple[Path, str]] = []
+        queue, seen = list(roots), set()
+        for descriptor in queue:  # grows as documents are read
+            if descriptor.sha256 in seen:
+                continue
+            seen.add(descriptor.sha256)
+            blob = layout.blob_path(descriptor.sha256)
+            self._expected.append((blob, descriptor.sha256))
+            if descriptor.is_document and self._digest(blob) == descriptor.sha256:
+                queue += layout.below(descriptor)
+                place = bundles / descriptor.annotations.get(BUNDLE_ID, "")
+                if (place / MANIFEST).is_file():
+                    files = layout.files_of(descriptor)
+                    self._expected += [(place / name, layer.sha256) for name, layer in files.items()]
+        if unreached:
+            self._expected += [(path, path.name) for path in sorted(layout.stored()) if path.name not in seen]
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], str] = {}
+    @property
+    def files(self) -> int:
+        """How many files are compared."""
+        return len(self._expected)
 
-    def compare(self, path: Path, expected: str) -> Iterator[Damage]:
-        found = self._of(path)
-        if found != expected:
-            yield Damage(path, expected, found)
+    def damage(self, advance: Callable[[], None] = lambda: None) -> Iterator[Damage]:
+        """Every file that differs; reads all of them. `advance` is called once per file."""
+        for path, expected in self._expected:
+            found = self._digest(path)
+            advance()
+            if found != expected:
+                yield Damage(path, expected, found)
 
-    def _of(self, path: Path) -> str | None:
+    def _digest(self, path: Path) -> str | None:
+        """The file's SHA-256; hard links to one file are read once."""
         try:
             stat = path.stat()
-            if (stat.st_dev, stat.st_ino) not in self._known:
-                self._known[stat.st_dev, stat.st_ino] = file_digest(path)
+            if (stat.st_dev, stat.st_ino) not in self._digests:
+                self._digests[stat.st_dev, stat.st_ino] = file_digest(path)
         except OSError:
             return None
-        return self._known[stat.st_dev, stat.st_ino]
+        return self._digests[stat.st_dev, stat.st_ino]

@@ -71,6 +71,30 @@ def test_several_values_for_a_single_option_are_refused(qzoo):
     assert (ended.code, "takes one value, got 2" in ended.err) == (2, True)
 
 
+def test_a_verb_of_a_group_has_its_own_table(qzoo, config):
+    assert qzoo("config", "store.ls.json", "true").code == 0
+    assert tomllib.loads(config.read_text()) == {"store": {"ls": {"json": True}}}
+    assert qzoo("config").out.splitlines()[1] == "  store.ls.json = True"
+    assert qzoo("config", "store.ls.json").out == "True\n"
+    assert qzoo("store", "ls").json["stored"] == []
+    assert qzoo("config", "store.ls.json", "--unset").code == 0
+    assert "nothing is stored" in qzoo("store", "ls").out
+
+
+def test_a_misspelt_key_in_a_groups_table_is_named(qzoo, config):
+    config.write_text("[store.ls]\njsn = true\n")
+    ended = qzoo("store", "ls")
+    assert ended.code == 2
+    assert f"{config}: there is no option store.ls.jsn; did you mean store.ls.json" in ended.err
+
+
+def test_unset_needs_a_key_and_takes_no_value(qzoo, config):
+    assert qzoo("config", "--unset").code == 2
+    qzoo("config", "build.seed", "3")
+    assert qzoo("config", "build.seed", "4", "--unset").code == 2
+    assert tomllib.loads(config.read_text()) == {"build": {"seed": 3}}
+
+
 def test_removing_what_is_not_set_says_so(qzoo):
     ended = qzoo("config", "build.seed", "--unset")
     assert (ended.code, "build.seed is not set" in ended.err) == (2, True)
@@ -82,6 +106,7 @@ def test_removing_what_is_not_set_says_so(qzoo):
         ("[build\n", "can't be read"),
         ("seed = 1\n", "outside a table"),
         ("[build]\nsed = 1\n", "did you mean build.seed"),
+        ("[biuld]\nseed = 1\n", "did you mean [build]"),
     ],
 )
 def test_a_broken_file_is_named_by_every_verb_that_reads_it(qzoo, config, text, words):

@@ -21,6 +21,30 @@ def test_eval_of_a_model_runs_its_float_network(qzoo, bundles):
     assert (found["precision"], found["target"]) == ("float", None)
 
 
+def test_eval_of_several_compares_them_with_the_first(qzoo, built, bundles):
+    words = ("resnet20", "resnet20:int8", "--target", "onnxruntime", "--target", "openvino")
+    found = qzoo("eval", *words, "--json").json["evaluations"]
+    assert [one["target"] for one in found] == [None, *(str(bundle.record.target) for bundle in bundles.values())]
+    text = qzoo("eval", *words, "--samples", "20").out
+    assert all(text.count(name) == 2 for name in ("resnet20 float, in PyTorch", *map(name_of, bundles.values())))
+
+
+def name_of(bundle):
+    return f"resnet20 int8 for {bundle.record.target}"
+
+
+def test_eval_of_models_alone_takes_no_target(qzoo):
+    ended = qzoo("eval", "resnet20", "--target", "openvino")
+    assert (ended.code, ended.out) == (2, "")
+    assert "resnet20 is a model; give its tag too" in ended.err
+
+
+def test_an_engine_file_is_not_run_as_for_another_target_than_its_own(qzoo, bundles):
+    ended = qzoo("bench", bundles["openvino"].path, "--target", "onnxruntime")
+    assert ended.code == 2
+    assert f"is for {bundles['openvino'].record.target}, not for onnxruntime; leave --target out" in ended.err
+
+
 def test_eval_of_an_engine_file_alone_asks_for_data(qzoo, bundles, tmp_path):
     engine = bundles["onnxruntime"].engine
     for file in (engine, engine.with_name(f"{engine.name}.json")):
@@ -55,6 +79,15 @@ def test_bench_compares_engines_with_the_first(qzoo, bundles):
     text = qzoo("bench", *paths, "--duration", "0.3").out
     assert "p99" in text
     assert "of the first" in text
+
+
+def test_bench_of_a_reference_takes_several_targets(qzoo, built, bundles):
+    found = qzoo(
+        "bench", "resnet20:int8", "--target", "openvino", "--target", "onnxruntime", "--duration", "0.2", "--json"
+    ).json
+    assert [one["engine"] for one in found["engines"]] == [
+        str(bundles[runtime].engine) for runtime in ("openvino", "onnxruntime")
+    ]
 
 
 @pytest.mark.parametrize(

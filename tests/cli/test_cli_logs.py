@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-
-from qzoo.cli.main import VERBS
+from every_verb import EVERY_VERB
 
 
 def broken_plugin(tmp_path):
@@ -17,9 +18,9 @@ def broken_plugin(tmp_path):
     return tmp_path / "plugins"
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_takes_the_options(qzoo, verb):
-    shown = qzoo(verb, "--help").out
+@pytest.mark.parametrize("words", EVERY_VERB, ids=" ".join)
+def test_every_verb_takes_the_options(qzoo, words):
+    shown = qzoo(*words, "--help").out
     for option in ("--verbose", "--quiet", "--log-file"):
         assert option in shown
 
@@ -38,6 +39,13 @@ def test_quiet_leaves_out_remarks_but_not_errors(qzoo, tmp_path):
     ended = qzoo("info", "nosuch", "-q", "--plugin-dir", folder)
     assert ended.code == 2
     assert ended.err.startswith("qzoo: unknown model 'nosuch'")
+
+
+def test_a_remark_is_said_once_and_by_the_script_too(script, tmp_path):
+    folder = broken_plugin(tmp_path)
+    assert script("list", "--plugin-dir", folder).err.count("was left out") == 1
+    assert script("list", "--plugin-dir", folder, "-v").err.count("was left out") == 1
+    assert script("list", "--plugin-dir", folder, "-q").err == ""
 
 
 def test_the_log_file_has_remarks_and_tracebacks(qzoo, tmp_path):
@@ -71,8 +79,6 @@ def test_quantizing_leaves_the_root_logger_alone():
         "import qzoo.quant.toolkit\n"
         "assert logging.getLogger().handlers == [mine], logging.getLogger().handlers\n"
     )
-    import sys
-
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -90,7 +96,43 @@ def test_references_in_the_store_are_completed(script, built):
     assert ended.out.split() == ["plain,resnet20:int8"]
 
 
-def test_the_bash_script_is_valid_bash(qzoo, tmp_path):
+@pytest.fixture
+def in_bash(qzoo, built, tmp_path):
+    """What bash completes of words as it breaks them: at colons too, each a word of its own."""
     file = tmp_path / "completion.bash"
     file.write_text(qzoo("completion", "bash").out)
-    subprocess.run(["bash", "-n", file], check=True, env=os.environ)
+    code = (
+        'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); compopt() { :; }; _qzoo_completion qzoo\n'
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def complete(*words: str) -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", code, file, "qzoo", *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    return complete
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("sto",), ["store"]),
+        (("store", "s"), ["show"]),
+        (("store", "rm", "resnet20"), ["resnet20:int8"]),
+        (("store", "rm", "resnet20", ":"), ["int8"]),
+        (("store", "verify", "resnet20", ":", "in"), ["int8"]),
+        (("bench", "resnet20", ":", "int8", "--target", "onnx"), ["onnxruntime"]),
+        (("info", "resnet20"), ["resnet20", "resnet20:int8"]),
+        (("config", "store.ls.j"), ["store.ls.json"]),
+    ],
+)
+def test_bash_completes_references_with_their_colons(in_bash, words, expected):
+    assert in_bash(*words) == expected

@@ -10,8 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from every_verb import EVERY_VERB
 
 from qzoo.cli.main import VERBS
+from qzoo.cli.store import VERBS as STORE_VERBS
 from qzoo.store import Store
 
 
@@ -23,13 +25,18 @@ def test_help_lists_every_verb_with_what_it_does(qzoo):
     assert all(VERBS[verb].startswith(listed[verb].rstrip(".")) for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_a_verbs_help_shows_examples_that_call_it(qzoo, verb):
-    ended = qzoo(verb, "--help")
+@pytest.mark.parametrize("words", [*EVERY_VERB, ("store",)], ids=" ".join)
+def test_a_verbs_help_shows_examples_that_call_it(qzoo, words):
+    ended = qzoo(*words, "--help")
     assert ended.code == 0
     examples = ended.out.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
     assert examples
-    assert all(line.strip().startswith(f"qzoo {verb}") for line in examples)
+    assert all(line.strip().startswith(" ".join(("qzoo", *words))) for line in examples)
+
+
+def test_a_groups_help_lists_its_verbs_with_what_they_do(qzoo):
+    listed = qzoo("store", "--help").out.partition("Commands:\n")[2].split()
+    assert [word for word in listed if word in STORE_VERBS] == sorted(STORE_VERBS)
 
 
 def test_h_is_help(qzoo):
@@ -45,6 +52,7 @@ def test_version_is_the_distributions(qzoo):
     ("words", "says"),
     [
         (["biuld"], "No such command 'biuld'"),
+        (["store", "lss"], "No such command 'lss'"),
         (["build"], "Missing argument 'MODEL"),
         (["build", "resnet20", "--int9"], "No such option"),
         (["run", "resnet20:int8"], "Missing argument 'IMAGES...'"),

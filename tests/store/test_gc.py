@@ -103,7 +103,7 @@ def test_a_removed_bundle_is_no_longer_named_and_its_files_go_with_gc(store, put
 def test_removing_for_one_target_leaves_the_others(store, put):
     put(runtime="openvino"), put("other")
     kept = put(runtime="onnxruntime")
-    store.remove(Reference.parse("net:int8"), "openvino")
+    store.remove(Reference.parse("net:int8"), target="openvino")
     assert [(name, bundle.id) for name, bundle in store.list() if name == "net:int8"] == [("net:int8", kept.id)]
     assert "other:int8" in [name for name, _ in store.list()]
 
@@ -122,7 +122,7 @@ def test_a_digest_says_which_bundle_is_removed(store, put):
 def test_removing_what_is_not_there_lists_what_is(store, put, reference, target):
     bundle = put()
     with pytest.raises(NoMatchError, match=r"is not in the store; there is net:int8 \(openvino/") as raised:
-        store.remove(Reference.parse(reference), target)
+        store.remove(Reference.parse(reference), target=target)
     assert raised.value.exit_code == 7
     assert store.find(bundle.id) is not None
 
@@ -249,9 +249,9 @@ class Life(RuleBasedStateMachine):
         gone = [key for key in self.expected if key[0] == name and runtime in (None, key[1])]
         if not gone:
             with pytest.raises(NoMatchError):
-                self.store.remove(Reference(name), runtime)
+                self.store.remove(Reference(name), target=runtime)
             return
-        self.store.remove(Reference(name), runtime)
+        self.store.remove(Reference(name), target=runtime)
         for key in gone:
             del self.expected[key]
 
