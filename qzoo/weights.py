@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from qzoo.errors import IntegrityError, SpecError, WeightsMismatch, WeightsUnavailable
 from qzoo.records import WeightsRecord, decode, digest_of, encode, file_digest
 from qzoo.spec import ModelSpec, WeightSource
+from qzoo.writing import write_file, writing
 
 if TYPE_CHECKING:
     from requests import Response
@@ -113,8 +114,16 @@ def num_classes(state: Mapping[str, Tensor], head: str) -> int:
 def apply(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load a state dict into a network, every name and shape exactly. `name` is what a message calls the checkpoint.
 
-    Raises WeightsMismatch that names the first tensors that don't fit; the network is half loaded then.
+    Raises WeightsMismatch that names the first tensors that don't fit, or one that holds a value which is not finite;
+    the network is half loaded then.
     """
+    for key, value in state.items():
+        if not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise WeightsMismatch(
+                f"weights: {name}: {bad} of {value.numel()} values of {key} are not finite, and the amax of its layer "
+                "would not be either; give another checkpoint"
+            )
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -144,34 +153,10 @@ def download(url: str, sha256: str, cache: Path, progress: Progress | None = Non
     """Fetch a file into `cache` under its own name, unless its digest doesn't start with `sha256`.
 
     An unreachable host is given up on well within 15 s. Nothing is left under the final name until all is there.
-    Raises WeightsUnavailable, IntegrityError.
+    Raises WeightsUnavailable, IntegrityError, or StoreError where `cache` can't be written.
     """
-    import requests
-
-    cache.mkdir(parents=True, exist_ok=True)
-    target = cache / _cached_name(url, sha256)
-    handle, name = tempfile.mkstemp(dir=cache, prefix=target.name, suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file, _reach(url, ways_out) as response:
-            size = response.headers.get("Content-Length")
-            total, done, digest = int(size) if size else None, 0, hashlib.sha256()
-            for piece in response.iter_content(1 << 20):
-                file.write(piece)
-                digest.update(piece)
-                done += len(piece)
-                if progress:
-                    progress(done, total)
-        if not digest.hexdigest().startswith(sha256.lower()):
-            raise IntegrityError(
-                f"weights: {url} gave {done} bytes with SHA-256 {digest.hexdigest()}, expected {sha256}...; try again"
-            )
-        part.replace(target)
-    except requests.RequestException as error:
-        raise WeightsUnavailable(f"weights: the download of {url} broke off: {error}; {ways_out}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+    with writing(cache):
+        return _fetched(url, sha256, cache, progress, ways_out)
 
 
 # --- sources
@@ -236,6 +221,35 @@ def _cached_name(url: str, sha256: str) -> str:
     return name.name if name.stem.endswith(f"-{sha256}") else f"{name.stem}-{sha256}{name.suffix}"
 
 
+def _fetched(url: str, sha256: str, cache: Path, progress: Progress | None, ways_out: str) -> Path:
+    import requests
+
+    cache.mkdir(parents=True, exist_ok=True)
+    target = cache / _cached_name(url, sha256)
+    handle, name = tempfile.mkstemp(dir=cache, prefix=target.name, suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file, _reach(url, ways_out) as response:
+            size = response.headers.get("Content-Length")
+            total, done, digest = int(size) if size else None, 0, hashlib.sha256()
+            for piece in response.iter_content(1 << 20):
+                file.write(piece)
+                digest.update(piece)
+                done += len(piece)
+                if progress:
+                    progress(done, total)
+        if not digest.hexdigest().startswith(sha256.lower()):
+            raise IntegrityError(
+                f"weights: {url} gave {done} bytes with SHA-256 {digest.hexdigest()}, expected {sha256}...; try again"
+            )
+        part.replace(target)
+    except requests.RequestException as error:
+        raise WeightsUnavailable(f"weights: the download of {url} broke off: {error}; {ways_out}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
 def _reach(url: str, ways_out: str) -> Response:
     """Begin a download. On a thread, since no timeout covers name resolution or the sum over a host's addresses."""
     import requests
@@ -261,7 +275,7 @@ def _reach(url: str, ways_out: str) -> Response:
     except Empty:
         given_up.set()
         raise WeightsUnavailable(f"weights: {url} gave no answer in {REACH_SECONDS:.0f} s; {ways_out}") from None
-    if isinstance(outcome, requests.RequestException):
+    if isinstance(outcome, OSError):  # as all of requests' errors are
         raise WeightsUnavailable(f"weights: {url} can't be reached ({type(outcome).__name__}); {ways_out}") from outcome
     if isinstance(outcome, Exception):
         raise outcome
@@ -295,7 +309,7 @@ def _count_classes(path: Path, sha256: str, head: str, cache: Path) -> int:
     known = decode(memo.read_bytes(), dict[str, int], memo) if memo.is_file() else {}
     if head not in known:
         known[head] = num_classes(load_state(path, head), head)
-        _write(memo, encode(known))
+        write_file(memo, encode(known))
     return known[head]
 
 
@@ -316,14 +330,6 @@ def _first_axis(shapes: Mapping[str, tuple[int, ...]], head: str) -> int:
         some = ", ".join(list(shapes)[-3:])
         raise WeightsMismatch(f"weights: the checkpoint has no {head}.weight to count the classes by (it has {some})")
     return shape[0]
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(part).replace(path)
 
 
 # --- checkpoint files

@@ -6,7 +6,6 @@ What is kept are the cropped pixels, uint8; normalizing them is cheap and done b
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from numpy.typing import NDArray
 
 from qzoo.data.preprocess import cropped
 from qzoo.data.sampler import sample_list_digest
-from qzoo.errors import DataUnavailable, StoreError
+from qzoo.errors import DataUnavailable
 from qzoo.hookspecs import Dataset, Sample
 from qzoo.records import Skipped, digest_of
 from qzoo.spec import Preprocess
+from qzoo.writing import new_file
 
 CHUNK = 16
 """Samples that a worker process is handed at a time."""
@@ -153,16 +153,5 @@ def _load(path: Path, samples: Sequence[Sample]) -> Decoded | None:
 
 def _keep(path: Path, found: Decoded) -> None:
     ids, reasons = [one.id for one in found.skipped], [one.reason for one in found.skipped]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, pixels=found.pixels, skipped=np.array(ids, np.str_), reasons=np.array(reasons, np.str_))
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{path.parent} can't be written: {error.strerror}; free space there, or point QZOO_HOME to another place"
-        ) from error
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, pixels=found.pixels, skipped=np.array(ids, np.str_), reasons=np.array(reasons, np.str_))

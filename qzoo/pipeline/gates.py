@@ -25,7 +25,7 @@ def check_export(found: Fidelity, quantization: Fidelity | None, tolerances: Tol
     `quantization` is the fake-quantized network's fidelity to the float one; None for a float network.
     """
     least = _least_db(tolerances.export_sqnr_db, quantization)
-    if found.sqnr_db < least:
+    if not found.sqnr_db >= least:  # nor if it is nan
         raise AccuracyGateError(
             f"the exported graph of {model} is {found.sqnr_db} dB from the network it came from, allowed are "
             f"{least:.1f} dB; does its forward depend on the batch, or on Python values?"
@@ -40,7 +40,7 @@ def check_engine(found: Fidelity, quantization: Fidelity | None, recipe: Recipe,
     tolerances = recipe.tolerances
     half = recipe.precision in _HALF
     least = _least_db(min(tolerances.engine_sqnr_db, HALF_DB) if half else tolerances.engine_sqnr_db, quantization)
-    if found.sqnr_db < least and not (half and found.top1_agreement is None):
+    if not found.sqnr_db >= least and not (half and found.top1_agreement is None):
         raise AccuracyGateError(
             f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the "
             "runtime computes something else than the graph says"

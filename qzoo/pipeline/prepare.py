@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qzoo import weights
-from qzoo.errors import SpecError
+from qzoo.errors import CalibrationError, SpecError
 from qzoo.export import export
 from qzoo.hookspecs import Sample
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
@@ -69,6 +69,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     float_graph = _export_float(network, plan)
     clock.lap("float export")
     if not plan.recipe.quantized:
+        _check_finite(float_outputs, spec)
         return Prepared(
             portable=float_graph,
             float_graph=float_graph,
@@ -89,6 +90,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
         plan.inputs.sample_list_sha256,
     )
     clock.lap("calibration")
+    _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
     progress.stage("fake-quantized reference", _steps(plan.held_out))
     fake_quantized = forward(quantized, held_out.images, spec.outputs, progress)
     clock.lap("fake-quantized reference")
@@ -162,6 +164,15 @@ def _export_float(network: nn.Module, plan: Plan) -> ir.Model:
     folded = deepcopy(network)
     fold_batchnorm(folded, plan.spec.fusions)
     return export(folded, plan.spec.input.name, plan.spec.input.shape, plan.spec.outputs)
+
+
+def _check_finite(outputs: Outputs, spec: ModelSpec) -> None:
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise CalibrationError(
+                f"{spec.name}: output {name} of the float network is not finite on held-out images; check the weights "
+                "and the preprocessing"
+            )
 
 
 def _steps(samples: Sequence[Sample]) -> int:

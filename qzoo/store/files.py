@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Directories that appear whole or not at all, links, names and digests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qzoo.errors import IntegrityError, StoreError
+from qzoo.errors import IntegrityError
 from qzoo.records import file_digest
+from qzoo.writing import OUR_FAULT, TEMPORARY, writing
 
-TEMPORARY = ".tmp-"
-_OUR_FAULT = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only", errno.EDQUOT: "the quota is used up"}
+_MEND = "build it again with --force, or fetch it again"
 
 
 def is_plain(name: str) -> bool:
@@ -26,35 +26,6 @@ def is_plain(name: str) -> bool:
 def is_sha256(text: str) -> bool:
     """Whether the text is a SHA-256 in lowercase hex, as the names of blobs and bundle directories are."""
     return re.fullmatch(r"[0-9a-f]{64}", text) is not None
-
-
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn a failure to write below `place` into a StoreError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        why = _OUR_FAULT.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(
-            f"{place} can't be written: {why}; free space there, or point QZOO_HOME (or -o) to another place"
-        ) from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it. Raises StoreError."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, 0o644)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -94,7 +65,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno in _OUR_FAULT:
+        if error.errno in OUR_FAULT:
             raise
         shutil.copyfile(source, target)
 
@@ -104,8 +75,6 @@ def verify_file(path: Path, sha256: str) -> None:
     try:
         found = file_digest(path)
     except OSError as error:
-        raise IntegrityError(f"{path} can't be read: {error.strerror}; build or fetch it again") from error
+        raise IntegrityError(f"{path} can't be read: {error.strerror}; {_MEND}") from error
     if found != sha256:
-        raise IntegrityError(
-            f"{path} was changed: expected sha256:{sha256}, found sha256:{found}; build or fetch it again"
-        )
+        raise IntegrityError(f"{path} was changed: expected sha256:{sha256}, found sha256:{found}; {_MEND}")

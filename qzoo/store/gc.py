@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qzoo.store.files import TEMPORARY, is_sha256
+from qzoo.store.files import is_sha256
 from qzoo.store.layout import BUNDLE_ID, Layout
+from qzoo.writing import TEMPORARY
 
 
 @dataclass(frozen=True, slots=True)

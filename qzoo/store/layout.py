@@ -16,7 +16,8 @@ from typing import TypeVar
 import msgspec
 
 from qzoo.errors import IntegrityError
-from qzoo.store.files import is_plain, is_sha256, verify_file, write_file
+from qzoo.store.files import is_plain, is_sha256, verify_file
+from qzoo.writing import write_file
 
 T = TypeVar("T")
 

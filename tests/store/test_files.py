@@ -1,8 +1,7 @@
-"""Files and directories that appear whole or not at all, and names that stay where they belong."""
+"""Directories that appear whole or not at all, and names that stay where they belong."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import posixpath
@@ -14,37 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qzoo.errors import IntegrityError, StoreError
-from qzoo.store.files import is_plain, is_sha256, link_or_copy, new_directory, verify_file, write_file, writing
-
-
-def test_a_written_file_may_be_read_by_all_and_its_directories_are_made(tmp_path):
-    write_file(tmp_path / "a" / "b" / "file", b"data")
-    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"data"
-    assert stat.S_IMODE((tmp_path / "a" / "b" / "file").stat().st_mode) == 0o644
-
-
-def test_a_written_file_replaces_the_old_one_and_leaves_its_links_alone(tmp_path):
-    write_file(tmp_path / "file", b"old")
-    (tmp_path / "link").hardlink_to(tmp_path / "file")
-    write_file(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"new"
-    assert (tmp_path / "link").read_bytes() == b"old"
-
-
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    steps = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (steps.append("flush"), fsync(number))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, target: (steps.append("rename"), replace(self, target))[1])
-    write_file(tmp_path / "file", b"data")
-    assert steps == ["flush", "rename"]
-
-
-def test_a_directory_in_a_files_place_stays_and_nothing_is_left(tmp_path):
-    (tmp_path / "place" / "inside").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"place can't be written: Is a directory"):
-        write_file(tmp_path / "place", b"data")
-    assert [path.name for path in tmp_path.rglob("*")] == ["place", "inside"]
+from qzoo.store.files import is_plain, is_sha256, link_or_copy, new_directory, verify_file
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, ValueError])
@@ -77,25 +46,6 @@ def test_a_new_directory_takes_the_place_of_an_old_one_wholly(tmp_path):
         (temporary / "new").write_text("new")
     assert [path.name for path in (tmp_path / "place").iterdir()] == ["new"]
     assert stat.S_IMODE((tmp_path / "place").stat().st_mode) == 0o755
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "it is read-only"),
-        (errno.EDQUOT, "the quota is used up"),
-        (errno.EACCES, "Permission denied"),
-    ],
-)
-def test_a_failure_to_write_says_where_why_and_what_to_do(number, words):
-    with (
-        pytest.raises(StoreError, match=rf"^/home/zoo can't be written: {words}; .*QZOO_HOME") as raised,
-        writing(Path("/home/zoo")),
-    ):
-        raise OSError(number, os.strerror(number))
-    assert raised.value.exit_code == 1
-    assert raised.value.__cause__.errno == number
 
 
 def test_a_link_shares_the_file(tmp_path):

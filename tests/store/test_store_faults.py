@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from small_bundles import make_bundle
 
 from qzoo.errors import StoreError
 from qzoo.store import Reference, Store
-from qzoo.store.files import new_directory, write_file
+from qzoo.store.files import new_directory
 
 CHILD = """
 import os, signal, sys
@@ -203,19 +202,6 @@ def test_a_home_that_can_not_be_written_is_an_error_with_a_way_out(tmp_path):
     with pytest.raises(StoreError, match=r"can't be written: .*QZOO_HOME") as raised:
         Store(tmp_path / "file" / "home").put("net", "int8", manifest, files)
     assert raised.value.exit_code == 1
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_file(tmp_path / "file", b"old")
-
-    def fail(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StoreError, match="the disk is full"):
-        write_file(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
