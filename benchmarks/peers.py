@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from candidates import Candidate, candidates
+from machine import machine
 
 from qzoo.measure import latency_ratio
 
@@ -70,7 +68,13 @@ def main() -> None:
                 ours, theirs = _compare(model, batch, found, Path(folder))
                 rows += ours
                 peers += theirs
-    result = {"rows": [asdict(row) for row in rows], "peers": [asdict(row) for row in peers], **_machine()}
+    result = {
+        "rows": [asdict(row) for row in rows],
+        "peers": [asdict(row) for row in peers],
+        **machine(["python", "benchmarks/peers.py", *sys.argv[1:]], PACKAGES),
+        "processes": PROCESSES,
+        "rounds": ROUNDS,
+    }
     if arguments.json:
         print(json.dumps(result))
     else:
@@ -132,24 +136,6 @@ def _process(job: Path, seed: int) -> dict[str, list[float]]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     times: dict[str, list[float]] = json.loads(done.stdout)
     return times
-
-
-def _machine() -> dict[str, object]:
-    return {
-        "command": " ".join(["python", "benchmarks/peers.py", *sys.argv[1:]]),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "cpu": _cpu(),
-        "threads": os.cpu_count(),
-        "processes": PROCESSES,
-        "rounds": ROUNDS,
-    }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def markdown(result: dict[str, Any]) -> Iterable[str]:

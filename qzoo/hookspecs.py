@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.float32]]
 
-hookspec = pluggy.HookspecMarker("qzoo")
-hookimpl = pluggy.HookimplMarker("qzoo")
+GROUP = "qzoo"
+"""The entry-point group, and the name of the hooks' project."""
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
 
 Split = Literal["calibration", "held-out"]
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import msgspec
-
 from qzoo.errors import IntegrityError
 from qzoo.spec import Decision, Precision, Preprocess, Recipe, Role
 
@@ -235,11 +233,15 @@ class Manifest:
 
 def encode(record: object) -> bytes:
     """Canonical JSON of a record, list or mapping: sorted keys, indented by two, one trailing newline."""
+    import msgspec  # here, as `qzoo list` needs no JSON and shall not wait for it
+
     return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
 
 
 def decode(data: bytes, kind: type[T], source: str | Path = "JSON") -> T:
     """Read a record back. Raises IntegrityError that names `source` where the text is not such a record."""
+    import msgspec
+
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:

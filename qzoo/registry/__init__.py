@@ -14,15 +14,17 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pluggy
 
 from qzoo.errors import BrokenPlugin, DuplicateName, SpecError, UnknownHook, UnknownName
-from qzoo.hookspecs import Backend, DatasetSource, Hooks
+from qzoo.hookspecs import GROUP, Backend, DatasetSource, Hooks
 from qzoo.records import Provenance, digest_of, file_digest
-from qzoo.registry.folders import GROUP, Found, find_in, folders_in, import_from
 from qzoo.spec import ModelFamily, ModelSpec
+
+if TYPE_CHECKING:
+    from qzoo.registry.folders import Found
 
 T = TypeVar("T")
 
@@ -90,9 +92,8 @@ class Registry:
         provide the same name.
         """
         registry = cls()
-        folders = [*plugin_dirs, *folders_in(env.get("QZOO_PLUGINS", ""))]
         seen: set[str] = set()
-        for candidate in (*_own(builtins), *_installed(), *_in_folders(folders)):
+        for candidate in (*_own(builtins), *_installed(), *_in_folders(plugin_dirs, env.get("QZOO_PLUGINS", ""))):
             if candidate.module not in seen:
                 seen.add(candidate.module)
                 registry._add(candidate)
@@ -208,13 +209,19 @@ def _from_entry_point(point: EntryPoint) -> _Candidate:
     return _Candidate(point.name, point.module, point.value, load, distribution, version)
 
 
-def _in_folders(folders: Iterable[Path]) -> Iterable[_Candidate]:
-    for folder in folders:
+def _in_folders(given: Sequence[Path], variable: str) -> Iterable[_Candidate]:
+    if not given and not variable:
+        return  # most calls name no folder, and shall not wait for what reads one
+    from qzoo.registry.folders import find_in, folders_in
+
+    for folder in (*given, *folders_in(variable)):
         for found in find_in(folder):
             yield _from_folder(found)
 
 
 def _from_folder(found: Found) -> _Candidate:
+    from qzoo.registry.folders import import_from
+
     return _Candidate(found.name, found.module, str(found.root / found.module), lambda: import_from(found))
 
 

@@ -15,8 +15,7 @@ from types import ModuleType
 import msgspec
 
 from qzoo.errors import BrokenPlugin, UsageError
-
-GROUP = "qzoo"
+from qzoo.hookspecs import GROUP
 
 
 @dataclass(frozen=True, slots=True)

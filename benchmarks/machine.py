@@ -1,0 +1,26 @@
+"""Where a result that is kept was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine(command: Iterable[str], packages: Iterable[str]) -> dict[str, object]:
+    """The command that measured, the versions of Python and of `packages`, the CPU, and how many threads it has."""
+    return {
+        "command": " ".join(command),
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "cpu": _cpu(),
+        "threads": os.cpu_count(),
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
