@@ -141,6 +141,7 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
         else None,
     )
     check_accuracy(measurement, plan.recipe.tolerances, plan.spec.name, graphs.worst_layers)
+    progress.stage("storing the bundle")
     return _store(plan, graphs, engine, measurement, store)
 
 
