@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what _PUBLIC loads lazily, for type checkers and editors
     from qzoo.spec import QuantSwap as QuantSwap
     from qzoo.spec import Recipe as Recipe
     from qzoo.spec import Tolerances as Tolerances
+    from qzoo.spec import Training as Training
     from qzoo.spec import WeightSource as WeightSource
     from qzoo.store import Bundle as Bundle
 
@@ -42,6 +43,7 @@ _PUBLIC = {
     "Recipe": "spec",
     "Sample": "hookspecs",
     "Tolerances": "spec",
+    "Training": "spec",
     "WeightSource": "spec",
     "build": "pipeline",
     "hookimpl": "hookspecs",

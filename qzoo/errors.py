@@ -20,6 +20,7 @@
     │   ├── UnknownHook             8   a plugin implements a hook that does not exist
     │   ├── BrokenPlugin            8   a plugin raised while it was loaded
     │   └── SpecError               8   a spec doesn't fit its network (a pattern that matches nothing, ...)
+    ├── TrainingDiverged            1   the loss is no longer finite
     ├── ExportError                 1   the network could not be exported to ONNX
     ├── GraphError                  1   a graph pass met or left a graph that breaks an invariant
     └── StoreError                  1   the local store can't be read or written
@@ -134,6 +135,10 @@ class BrokenPlugin(PluginError):
 
 class SpecError(PluginError):
     """A spec's declarations don't fit its network."""
+
+
+class TrainingDiverged(QzooError):
+    """The loss is no longer finite."""
 
 
 class ExportError(QzooError):

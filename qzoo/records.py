@@ -152,6 +152,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One epoch of training: loss and accuracy over its batches; `validation` after it; its last learning rate."""
+
+    epoch: int
+    loss: float
+    training: Accuracy
+    validation: Accuracy | None
+    lr: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
     """How close outputs are to a reference's, on held-out inputs, centred (qzoo.measure.fidelity)."""
 

@@ -22,7 +22,8 @@ Decision = Literal["argmax", "softmax-sum"]
 ROLES: tuple[Role, ...] = ("input", "weight", "skip", "branch", "output")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8+fp16")
 PLACEMENTS: tuple[Placement, ...] = ("auto", "manual")
-CALIBRATORS = ("max", "percentile")
+TRAINED = "trained"
+CALIBRATORS = ("max", "percentile", TRAINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +297,9 @@ class ModelFamily:
 
 
 def parse_calibrator(text: str) -> tuple[str, float | None]:
-    """The method and argument of "max" or "percentile[:P]", 0 < P <= 100 (default 99.99), as `--calib` takes them.
+    """The method and argument of "max", "percentile[:P]" or "trained", as `--calib` takes them.
+
+    0 < P <= 100, 99.99 where it isn't given; "trained" takes the ranges that come with weights of `qzoo train --qat`.
 
     Raises UnknownName for another method, UsageError for a bad argument.
     """

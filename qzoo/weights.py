@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from qzoo.errors import IntegrityError, SpecError, WeightsMismatch, WeightsUnavailable
 from qzoo.records import WeightsRecord, decode, digest_of, encode, file_digest
-from qzoo.spec import ModelSpec, WeightSource
+from qzoo.spec import ModelSpec, Placement, WeightSource
 from qzoo.writing import write_file, writing
 
 if TYPE_CHECKING:
@@ -104,6 +104,44 @@ def load_state(path: Path, head: str | None = None) -> dict[str, Tensor]:
         kind = type(state[odd]).__name__
         raise WeightsMismatch(f"weights: {path} holds no dictionary of tensors: {odd!r} is a {kind}")
     return _strip(state, head)
+
+
+HEADER = "qzoo"
+"""The key under which `qzoo train` describes a run in a safetensors file's header."""
+RANGE = "._amax"
+"""The end of a quantizer's range's name in the state of a network that was trained with fake quantization."""
+
+
+def split_ranges(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The float network's own tensors, and the ranges of a network trained with fake quantization, by quantizer."""
+    own = {name: value for name, value in state.items() if not name.endswith(RANGE)}
+    return own, {name.removesuffix(RANGE): value for name, value in state.items() if name.endswith(RANGE)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedBy:
+    """What a checkpoint of `qzoo train` says of itself: how its network was quantized, if it was.
+
+    `ranges` tells whether it holds the quantizers' ranges; `placement` None is the recipe's own.
+    """
+
+    ranges: bool = False
+    weight_bits: int = 8
+    placement: Placement | None = None
+
+
+def trained_by(plan: WeightsPlan) -> TrainedBy:
+    """Read it from a .safetensors file's header; other weights were trained without quantizers. Loads no torch."""
+    from safetensors import safe_open
+
+    if plan.path is None or not _is_safetensors(plan.path):
+        return TrainedBy()
+    with safe_open(plan.path, framework="numpy") as file:
+        header = decode((file.metadata() or {}).get(HEADER, "{}").encode(), dict[str, Any], plan.path)
+        ranges = any(name.endswith(RANGE) for name in file.keys())  # noqa: SIM118 - no dict
+    if not ranges:
+        return TrainedBy()
+    return TrainedBy(ranges=True, weight_bits=header.get("weight_bits", 8), placement=header.get("placement"))
 
 
 def num_classes(state: Mapping[str, Tensor], head: str) -> int:

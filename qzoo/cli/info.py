@@ -101,6 +101,6 @@ def _lines(entry: ModelEntry) -> list[str]:
 
 
 def _modules(entry: ModelEntry) -> list[tuple[str, str]]:
-    from qzoo.pipeline.prepare import module_paths
+    from qzoo.pipeline.network import module_paths
 
     return module_paths(entry.spec)

@@ -22,6 +22,7 @@ VERBS = {
     "list": "List the models, and which plugin each comes from.",
     "run": "Run an engine on images.",
     "store": "List, check and remove what is stored, and free its space.",
+    "train": "Train a model, float or with fake quantization.",
 }
 INTERRUPTED = 130
 

@@ -88,6 +88,8 @@ class BuildWords(TypedDict):
     calibrator: str | None
     calib_samples: int
     placement: Placement | None
+    weight_bits: int | None
+    qat_epochs: int
     batch_size: int
     max_drop: float | None
     seed: int
@@ -109,6 +111,8 @@ def options_of(model: str, target: str, words: BuildWords) -> Options:
         calibrator=words["calibrator"],
         calib_samples=words["calib_samples"],
         placement=words["placement"],
+        weight_bits=words["weight_bits"],
+        qat_epochs=words["qat_epochs"],
         batch_size=words["batch_size"],
         max_drop=words["max_drop"],
         seed=words["seed"],
@@ -157,6 +161,15 @@ def build_options(command: F) -> F:
                 "--placement",
                 type=click.Choice(("auto", "manual")),
                 help="Q/DQ placement: 'manual' is the plugin's own, 'auto' plain module replacement.",
+            ),
+            click.option(
+                "--weight-bits", type=click.IntRange(2, 8), help="Bits of the weights' integers. Default: the recipe's."
+            ),
+            click.option(
+                "--qat-epochs",
+                default=0,
+                show_default=True,
+                help="Fine-tune with fake quantization first, so many epochs; `qzoo train --qat` has all options.",
             ),
             click.option("--batch-size", default=1, show_default=True, help="The batch that latency is measured at."),
             click.option(

@@ -24,11 +24,15 @@ class _Bar:
     def stage(self, name: str, total: int | None = None) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(name, total=total)
+        self._task = self._bars.add_task(name, total=total, detail="")
 
     def advance(self, steps: int = 1) -> None:
         if self._task is not None:
             self._bars.advance(self._task, steps)
+
+    def detail(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, detail=text)
 
 
 class _Logged:
@@ -45,6 +49,9 @@ class _Logged:
 
     def advance(self, steps: int = 1) -> None:
         self._inner.advance(steps)
+
+    def detail(self, text: str) -> None:
+        self._inner.detail(text)
 
     def end(self) -> None:
         if self._name:
@@ -66,7 +73,14 @@ def _bar() -> Iterator[Progress]:
         yield Silent()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     columns = (
@@ -75,6 +89,8 @@ def _bar() -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bar(bars)

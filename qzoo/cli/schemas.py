@@ -16,7 +16,15 @@ from qzoo.cli.store.verify import VerifiedObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
 from qzoo.records import CalibrationTable, EngineRecord, Manifest, Measurement, encode
-from qzoo.report.objects import BuildObject, BuildsObject, EngineObject, ModelObject, PlanObject, PlansObject
+from qzoo.report.objects import (
+    BuildObject,
+    BuildsObject,
+    EngineObject,
+    ModelObject,
+    PlanObject,
+    PlansObject,
+    TrainedObject,
+)
 
 OBJECTS: dict[str, type] = {
     "bench": BenchObject,
@@ -36,6 +44,7 @@ OBJECTS: dict[str, type] = {
     "store-ls": ListedStore,
     "store-rm": RemovedObject,
     "store-verify": VerifiedObject,
+    "train": TrainedObject,
 }
 """What a verb prints, by the name of its schema."""
 

@@ -41,6 +41,8 @@ def build(
     calibrator: str | None = None,
     calib_samples: int = 64,
     placement: Placement | None = None,
+    weight_bits: int | None = None,
+    qat_epochs: int = 0,
     batch_size: int = 1,
     max_drop: float | None = None,
     seed: int = 0,
@@ -66,6 +68,8 @@ def build(
         calibrator=calibrator,
         calib_samples=calib_samples,
         placement=placement,
+        weight_bits=weight_bits,
+        qat_epochs=qat_epochs,
         batch_size=batch_size,
         max_drop=max_drop,
         seed=seed,
@@ -169,6 +173,7 @@ def _shared_key(plan: Plan) -> str:
             plan.inputs.held_out_list_sha256,
             plan.inputs.seed,
             (recipe.quantized, recipe.calibrator, recipe.per_channel, recipe.placement, recipe.keep_float),
+            (recipe.weight_bits, recipe.qat),
         )
     )
 

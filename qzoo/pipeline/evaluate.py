@@ -89,9 +89,11 @@ def evaluate_network(plan: Plan, sampling: Sampling, progress: Progress) -> Eval
     import torch
 
     from qzoo.pipeline.images import read_calibration
-    from qzoo.pipeline.prepare import load_network
+    from qzoo.pipeline.network import load_network
+    from qzoo.pipeline.prepare import batches_of
 
-    network = load_network(plan, read_calibration(plan, progress))
+    calibration = read_calibration(plan, progress)
+    network = load_network(plan.spec, plan.weights, next(batches_of(calibration))).network
 
     def score(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

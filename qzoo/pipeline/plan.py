@@ -20,7 +20,16 @@ from qzoo.pipeline.datasets import open_dataset
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import BuildInputs, Target
 from qzoo.registry import ModelEntry, Registry, source_digest
-from qzoo.spec import PRECISIONS, BatchProfile, ModelSpec, Placement, Precision, Recipe, with_overrides
+from qzoo.spec import (
+    PRECISIONS,
+    TRAINED,
+    BatchProfile,
+    ModelSpec,
+    Placement,
+    Precision,
+    Recipe,
+    with_overrides,
+)
 
 MAX_HELD_OUT = 512
 """Held-out images used to evaluate, at most; enough for 0.2 points on a good classifier's accuracy."""
@@ -54,6 +63,8 @@ class Options:
     calibrator: str | None = None
     calib_samples: int = 64
     placement: Placement | None = None
+    weight_bits: int | None = None
+    qat_epochs: int = 0
     batch_size: int = 1
     max_drop: float | None = None
     seed: int = 0
@@ -103,15 +114,16 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         )
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: give 0 to decode in this process, or a number of processes")
+    _check_qat(options)
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
     target = backend.target()
-    recipe = _recipe(entry.spec, backend, options)
     dataset = open_dataset(options.data or entry.spec.data, registry, cache / "datasets")
     weights = weights_module.plan(
         entry.spec, options.weights, options.seed, cache / "weights", _Download(progress or Silent())
     )
+    recipe = _recipe(entry.spec, backend, options, weights_module.trained_by(weights))
     calibration = choose(dataset, "calibration", options.calib_samples, options.seed)
     if len(calibration) < MIN_CALIBRATION:
         raise DataUnavailable(
@@ -200,7 +212,8 @@ class _Download:
         self._done = done
 
 
-def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
+def _recipe(spec: ModelSpec, backend: Backend, options: Options, trained: weights_module.TrainedBy) -> Recipe:
+    """The model's recipe as the options and what the weights were trained for change it. Raises UsageError."""
     recipe = spec.recipe(backend.name, options.precision, backend.roles)
     tolerances = recipe.tolerances
     if options.max_drop is not None:
@@ -208,9 +221,30 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options) -> Recipe:
             raise UsageError(f"--max-drop {options.max_drop}: give accuracy points, 0 or more")
         tolerances = replace(tolerances, max_drop=options.max_drop)
     batch = BatchProfile(min=1, opt=options.batch_size, max=max(options.batch_size, recipe.batch.max))
+    bits, placement = options.weight_bits, options.placement
+    if trained.ranges and (bits or trained.weight_bits) != trained.weight_bits:
+        raise UsageError(f"--weight-bits {bits}: the weights were trained for {trained.weight_bits}; leave it out")
+    placed = trained.placement or recipe.placement
+    if trained.ranges and placement not in (None, placed):
+        raise UsageError(f"--placement {placement}: the weights were trained for {placed}; leave it out")
     return with_overrides(
-        recipe, calibrator=options.calibrator, placement=options.placement, tolerances=tolerances, batch=batch
+        recipe,
+        calibrator=options.calibrator or (TRAINED if trained.ranges else None),
+        placement=placement or trained.placement,
+        weight_bits=bits or (trained.weight_bits if trained.ranges else None),
+        qat=spec.training.for_qat(options.qat_epochs) if options.qat_epochs else None,
+        tolerances=tolerances,
+        batch=batch,
     )
+
+
+def _check_qat(options: Options) -> None:
+    if options.qat_epochs < 0:
+        raise UsageError(f"--qat-epochs {options.qat_epochs}: give a number of epochs, 0 for none")
+    if options.qat_epochs and options.precision not in ("int8", "int8+fp16"):
+        raise UsageError(f"--qat-epochs needs an INT8 precision, not {options.precision}")
+    if options.qat_epochs and options.weights == "random":
+        raise UsageError("--qat-epochs fine-tunes trained weights; give --weights, or train them with `qzoo train`")
 
 
 def _check_classes(dataset: Dataset, samples: Sequence[Sample], num_classes: int, spec: ModelSpec) -> None:

@@ -13,19 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qzoo import weights
 from qzoo.errors import CalibrationError, SpecError
 from qzoo.export import export
 from qzoo.hookspecs import Sample
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
+from qzoo.pipeline.network import LoadedNetwork, load_network, load_ranges
 from qzoo.pipeline.plan import Plan
 from qzoo.pipeline.progress import Progress, tracked
-from qzoo.quant.calibrate import calibrate
+from qzoo.pipeline.training_data import TrainingData
+from qzoo.quant.calibrate import calibrate, table_of
 from qzoo.quant.fuse import fold_batchnorm
-from qzoo.quant.insert import insert_quantizers, resolve
+from qzoo.quant.insert import insert_quantizers
 from qzoo.quant.sensitivity import layer_errors
 from qzoo.records import CalibrationTable, LayerError
-from qzoo.spec import ModelSpec
+from qzoo.spec import TRAINED, ModelSpec, Training
+from qzoo.train.fit import Job, fit
+from qzoo.train.parallel import World
 
 BATCH = 16
 """Images per forward pass; bounds the memory of calibration whatever the number of samples."""
@@ -60,7 +63,8 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     calibration, held_out = read_calibration(plan, progress), read_held_out(plan, progress)
     clock.lap("images")
     progress.stage("loading weights")
-    network = load_network(plan, calibration)
+    loaded = load_network(spec, plan.weights, next(batches_of(calibration)))
+    network = loaded.network
     clock.lap("weights")
     progress.stage("float reference", _steps(plan.held_out))
     float_outputs = forward(network, held_out.images, spec.outputs, progress)
@@ -81,15 +85,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             quantized=None,
             seconds=clock.seconds,
         )
-    quantized = insert_quantizers(network, spec, plan.recipe)
-    progress.stage(f"calibrating ({plan.recipe.calibrator})", _steps(plan.calibration))
-    table = calibrate(
-        quantized,
-        tracked(batches_of(calibration), progress),
-        plan.recipe.calibrator,
-        plan.inputs.sample_list_sha256,
-    )
-    clock.lap("calibration")
+    quantized, table = _quantize(loaded, plan, calibration, progress, clock)
     _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
     progress.stage("fake-quantized reference", _steps(plan.held_out))
     fake_quantized = forward(quantized, held_out.images, spec.outputs, progress)
@@ -110,37 +106,46 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     )
 
 
-def load_network(plan: Plan, calibration: Images) -> nn.Module:
-    """The float network in eval mode with its weights; random ones get BN statistics from the calibration images.
-
-    Raises SpecError or WeightsMismatch.
-    """
-    builder = resolve(plan.spec.builder)
-    if not callable(builder):
-        raise SpecError(f"{plan.spec.name}: builder {plan.spec.builder!r} is not callable")
-    classes, arguments = plan.weights.record.num_classes, plan.spec.builder_args
-
-    def make() -> nn.Module:
-        made = builder(classes, **arguments)
-        if not isinstance(made, nn.Module):
-            raise SpecError(f"{plan.spec.name}: builder {plan.spec.builder!r} gave a {type(made).__name__}, no network")
-        return made
-
-    if plan.weights.path is None:
-        return weights.initialize_random(make, plan.weights.seed, next(batches_of(calibration)))
-    with torch.random.fork_rng(devices=[]):
-        network = make()
-    weights.apply(network, weights.load_state(plan.weights.path, plan.spec.head), str(plan.weights.path))
-    return network.eval()
+def _quantize(
+    loaded: LoadedNetwork, plan: Plan, calibration: Images, progress: Progress, clock: _Clock
+) -> tuple[nn.Module, CalibrationTable]:
+    """The calibrated network, fine-tuned where the recipe says so, and its ranges."""
+    recipe, digest = plan.recipe, plan.inputs.sample_list_sha256
+    trained = recipe.calibrator == TRAINED
+    quantized = insert_quantizers(loaded.network, plan.spec, recipe, trainable=trained or recipe.qat is not None)
+    if trained:
+        load_ranges(quantized, loaded.ranges, plan.weights)
+        table = table_of(quantized, TRAINED, 0, digest)
+    else:
+        progress.stage(f"calibrating ({recipe.calibrator})", _steps(plan.calibration))
+        table = calibrate(quantized, tracked(batches_of(calibration), progress), recipe.calibrator, digest)
+        clock.lap("calibration")
+    if recipe.qat is not None:
+        _fine_tune(quantized, recipe.qat, plan, progress)
+        table = table_of(quantized, TRAINED, table.samples, digest)
+        clock.lap("fine-tuning")
+    return quantized, table
 
 
-def module_paths(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Every module of a model's network: its path, in which fusions and swaps are written, and its class."""
-    builder = resolve(spec.builder)
-    if not callable(builder):
-        raise SpecError(f"{spec.name}: builder {spec.builder!r} is not callable")
-    network: nn.Module = builder(spec.num_classes, **spec.builder_args)
-    return [(path, type(module).__name__) for path, module in network.named_modules() if path]
+def _fine_tune(quantized: nn.Module, training: Training, plan: Plan, progress: Progress) -> None:
+    data = TrainingData(
+        dataset=plan.dataset,
+        spec=plan.spec,
+        workers=plan.workers,
+        strict=plan.strict,
+        cache=plan.image_cache,
+        progress=progress,
+    )
+    images, _ = data.to_train(0.0, plan.inputs.seed)
+    job = Job(
+        training=training, images=images, validation=None, decision=plan.spec.decision, seed=plan.inputs.seed, run={}
+    )
+
+    def shown(epoch: int) -> Progress:
+        progress.stage(f"fine-tuning, epoch {epoch}/{training.epochs}", job.steps)
+        return progress
+
+    fit(quantized, job, world=World(), shown=shown, keep=lambda _: None)
 
 
 def batches_of(read: Images) -> Iterator[torch.Tensor]:

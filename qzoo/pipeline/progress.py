@@ -17,6 +17,9 @@ class Progress(Protocol):
     def advance(self, steps: int = 1) -> None:
         """Steps of the current stage are done."""
 
+    def detail(self, text: str) -> None:
+        """How the current stage goes: a loss, a speed."""
+
 
 class Silent:
     """Shows nothing."""
@@ -25,6 +28,9 @@ class Silent:
         """Nothing."""
 
     def advance(self, steps: int = 1) -> None:
+        """Nothing."""
+
+    def detail(self, text: str) -> None:
         """Nothing."""
 
 

@@ -12,6 +12,7 @@ from qzoo.quant.histogram import Collector, solver
 from qzoo.quant.modules import quantizers, weight_of
 from qzoo.quant.toolkit import TensorQuantizer
 from qzoo.records import CalibrationTable, QuantizerRange
+from qzoo.spec import TRAINED
 
 
 def calibrate(
@@ -34,13 +35,13 @@ def calibrate(
 
 
 def table_of(model: nn.Module, calibrator: str, samples: int, sample_list_sha256: str) -> CalibrationTable:
-    """Every range that a network has now. `calibrator` says how those of activations came about: "qat" by training."""
+    """Every range that a network has now. `calibrator` says how those of activations came about."""
     ranges = {
         path: QuantizerRange(
             role=quantizer.role,
             amax=tuple(float(value) for value in (quantizer.step * quantizer.high).reshape(-1)),
             axis=quantizer.axis,
-            method="max" if quantizer.role == "weight" and calibrator != "qat" else calibrator,
+            method="max" if quantizer.role == "weight" and calibrator != TRAINED else calibrator,
         )
         for path, quantizer in quantizers(model).items()
     }
@@ -57,13 +58,18 @@ def _load(quantizer: TensorQuantizer, path: str, amax: Tensor) -> None:
 
 
 def apply_table(model: nn.Module, table: CalibrationTable) -> None:
-    """Load a calibration table into a network. Raises CalibrationError where the two name different quantizers."""
+    """Load a table's ranges of activations; those of weights are the weights' own maximum, BatchNorm folded or not.
+
+    Raises CalibrationError where the two name different quantizers.
+    """
     found = quantizers(model)
     if found.keys() != table.ranges.keys():
         odd = min(found.keys() ^ table.ranges.keys())
         raise CalibrationError(f"the calibration table is for other quantizers: {odd} is in only one of the two")
     for path, quantizer in found.items():
-        quantizer.load_amax(torch.tensor(table.ranges[path].amax))
+        weight = quantizer.role == "weight"
+        amax = _weight_amax(model, path, quantizer) if weight else torch.tensor(table.ranges[path].amax)
+        _load(quantizer, path, amax)
 
 
 class _Collected:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qzoo.errors import CalibrationError
-from qzoo.spec import parse_calibrator
+from qzoo.spec import TRAINED, parse_calibrator
 
 BINS = 8192
 """At least half of the bins lie below the largest value seen, so an amax is resolved to 1/4096 of it."""
@@ -98,6 +98,8 @@ def solver(name: str) -> Solver:
     It raises CalibrationError where the collector saw nothing, or a value that is not finite.
     """
     method, argument = parse_calibrator(name)
+    if method == TRAINED:
+        raise CalibrationError("ranges that were trained come with weights, not from data")
 
     def solve(collector: Collector) -> float:
         if collector.elements == 0:

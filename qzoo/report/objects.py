@@ -8,7 +8,9 @@ from typing import Literal
 
 from qzoo.errors import IntegrityError
 from qzoo.records import (
+    Accuracy,
     EngineRecord,
+    EpochRecord,
     Fidelity,
     Manifest,
     Measurement,
@@ -172,6 +174,25 @@ def engine_object(file: EngineFile) -> EngineObject:
         manifest=None if bundle is None else bundle.manifest,
         measurement=None if bundle is None else bundle.measurement,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedObject:
+    """`qzoo train --json`. Accuracies on the held-out images: `float` and `calibrated` before, with --qat."""
+
+    model: str
+    data: str
+    qat: bool
+    images: int
+    validation_images: int
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    held_out: Accuracy
+    float: Accuracy | None
+    calibrated: Accuracy | None
+    weights: str
+    checkpoint: str
+    curve: str
 
 
 def build_object(bundle: Bundle, *, cached: bool, reason: str) -> BuildObject:
