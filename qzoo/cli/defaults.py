@@ -14,7 +14,6 @@ wins.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -42,10 +41,13 @@ def read(file: Path, verbs: Collection[str]) -> Defaults:
     Raises UsageError that names it where it is no TOML, or a table is none of `verbs`.
     """
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        import tomllib  # here, as most have no such file and shall not wait for what reads it
+
+        tables = tomllib.loads(text)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # what no UTF-8 and what no TOML raises are ValueErrors
         raise UsageError(f"{file} can't be read: {error}; correct or remove it") from error
     loose = [key for key, value in tables.items() if not isinstance(value, dict)]
     if loose:

@@ -25,9 +25,9 @@ from qzoo.quant.histogram import Collector
 
 
 @contextmanager
-def _quiet_import() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     # the toolkit compiles two functions with torch.jit.script while it is imported, and puts absl's handler in the
-    # place of the root logger's own
+    # place of the root logger's own; each quantizer that it makes gives a root logger without handlers one
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -39,7 +39,7 @@ def _quiet_import() -> Iterator[None]:
         root.setLevel(level)
 
 
-with _quiet_import():
+with _quiet():
     from pytorch_quantization.nn import TensorQuantizer as _ToolkitQuantizer
     from pytorch_quantization.tensor_quant import QuantDescriptor
 
@@ -78,7 +78,8 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
     """
 
     def __init__(self, role: Role, axis: int | None = None) -> None:
-        super().__init__(QuantDescriptor(num_bits=8, axis=axis, narrow_range=role == "weight"))
+        with _quiet():
+            super().__init__(QuantDescriptor(num_bits=8, axis=axis, narrow_range=role == "weight"))
         self.role: Role = role
         self.path = ""
         self.log2_amax: nn.Parameter | None = None

@@ -72,12 +72,14 @@ def test_no_handler_outlives_the_command(qzoo, tmp_path):
     assert [(logger.level, list(logger.handlers)) for logger in loggers] == before
 
 
-def test_quantizing_leaves_the_root_logger_alone():
+@pytest.mark.parametrize("handlers", ["[]", "[logging.StreamHandler(io.StringIO())]"], ids=["none", "one"])
+def test_quantizing_leaves_the_root_logger_alone(handlers):
     code = (
         "import logging, io\n"
-        "mine = logging.StreamHandler(io.StringIO()); logging.getLogger().addHandler(mine)\n"
-        "import qzoo.quant.toolkit\n"
-        "assert logging.getLogger().handlers == [mine], logging.getLogger().handlers\n"
+        f"mine = {handlers}; logging.getLogger().handlers[:] = mine\n"
+        "from qzoo.quant.toolkit import TensorQuantizer\n"
+        "TensorQuantizer('input')\n"
+        "assert logging.getLogger().handlers == mine, logging.getLogger().handlers\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
