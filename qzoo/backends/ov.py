@@ -65,7 +65,7 @@ class OpenVINO(Backend):
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """uint8 with zero point 0 after a ReLU, else 128. Raises GraphError."""
-        from qzoo.graph import grids, lower
+        from qzoo.graph import grids, lower, pooling
 
         passes = [
             lower.keep_roles(recipe.roles),
@@ -73,6 +73,7 @@ class OpenVINO(Backend):
             grids.carry_grids,
             grids.round_once,
             lower.quantize_before_moves,
+            pooling.pool_maxima,
             lower.unsigned_non_negative,
             lower.offset_signed,
             lower.absorb_relu,
