@@ -1,10 +1,11 @@
-"""What tests of several folders share: a store with resnet20 built for both CPU runtimes, once per session."""
+"""What tests of several folders share: stores with a model built for both CPU runtimes, each once per session."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from tiny_network import write_tiny
 
 from qzoo.pipeline import Options, build_all, make_plan
 from qzoo.registry import Registry
@@ -28,8 +29,28 @@ def built_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundles(built_home: Path, registry: Registry) -> dict[str, Bundle]:
     """resnet20's INT8 bundles by runtime, in `built_home`."""
-    store = Store(built_home)
-    plans = [
-        make_plan(Options(model="resnet20", target=target), registry, store.home / "cache") for target in CPU_RUNTIMES
-    ]
+    return _built("resnet20", built_home, registry)
+
+
+@pytest.fixture(scope="session")
+def mfcnn_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A QZOO_HOME in which mfcnn:int8 was built for both CPU runtimes. Not to be changed."""
+    return tmp_path_factory.mktemp("mfcnn-home")
+
+
+@pytest.fixture(scope="session")
+def mfcnn_bundles(mfcnn_home: Path, registry: Registry) -> dict[str, Bundle]:
+    """mfcnn's INT8 bundles by runtime, in `mfcnn_home`."""
+    return _built("mfcnn", mfcnn_home, registry)
+
+
+def _built(model: str, home: Path, registry: Registry) -> dict[str, Bundle]:
+    store = Store(home)
+    plans = [make_plan(Options(model=model, target=target), registry, store.home / "cache") for target in CPU_RUNTIMES]
     return dict(zip(CPU_RUNTIMES, build_all(plans, store), strict=True))
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a plugin whose models `tiny` and `twin` are trained in a second."""
+    return write_tiny(tmp_path_factory.mktemp("tiny"))

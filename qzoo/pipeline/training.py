@@ -104,7 +104,7 @@ def train(
     checkpoint that `weights` names), and it is trained with fake quantization. Raises UsageError, UnavailableError,
     PluginError or TrainingDiverged.
     """
-    team = world or World()
+    team, device = world or World(), _device(options.device)
     entry = registry.model(options.model)
     start = None if options.resume is None else read_checkpoint(_state_file(options.resume))
     run = _new_run(options, entry) if start is None else _resumed_run(options, entry, start)
@@ -120,7 +120,7 @@ def train(
     images, validation = data.to_train(run.validation, run.seed)
     held_out = data.held_out()
     begun = _begin(run, entry, data, registry, store, held_out)
-    network, run = begun.network.to(_device(options.device)), begun.run
+    network, run = begun.network.to(device), begun.run
     job = Job(
         training=run.training,
         images=images,

@@ -1,9 +1,9 @@
-"""A network small enough to train in a second, as a plugin; and a run of it that others compare with."""
+"""Training runs of a tiny network that several tests look at."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,74 +12,11 @@ from qzoo.pipeline.training import TrainOptions, train
 from qzoo.registry import Registry
 from qzoo.store import Store
 
-TINY = """
-import qzoo
-
-
-@qzoo.hookimpl
-def qzoo_models():
-    for name in ("tiny", "twin"):
-        yield qzoo.ModelSpec(
-            name=name,
-            summary="one residual block",
-            builder="tiny_plugin.model:Tiny",
-            version="1.0.0",
-            input=qzoo.InputSpec(
-                shape=(3, 16, 16),
-                preprocess=qzoo.Preprocess(resize=16, crop=16, mean=(0.3, 0.3, 0.3), std=(0.35, 0.35, 0.35)),
-            ),
-            num_classes=10,
-            head="head",
-            fusions=(qzoo.Fusion("stem", "stem_bn", "relu1"), qzoo.Fusion("conv", "bn")),
-            swaps=(
-                qzoo.QuantSwap("qzoo.quant.modules:QuantConv2d", type="torch.nn.Conv2d"),
-                qzoo.QuantSwap("qzoo.quant.modules:QuantLinear", type="torch.nn.Linear"),
-                qzoo.QuantSwap("qzoo.quant.modules:QuantAdd", path="add"),
-            ),
-            training=qzoo.Training(lr=0.01, batch_size=64, epochs=3, shift=0.06),
-            data="digits",
-        )
-"""
-MODEL = """
-from torch import nn
-
-from qzoo.quant.modules import Add
-
-
-class Tiny(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
-        self.stem_bn = nn.BatchNorm2d(16)
-        self.relu1 = nn.ReLU()
-        self.conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        self.add = Add()
-        self.relu2 = nn.ReLU()
-        self.drop = nn.Dropout(0.1)
-        self.head = nn.Linear(16 * 16, num_classes)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, x):
-        x = self.relu1(self.stem_bn(self.stem(x)))
-        x = self.relu2(self.add(x, self.bn(self.conv(x))))
-        return self.head(self.drop(self.pool(x).flatten(1)))
-"""
-
 
 @pytest.fixture(scope="session")
-def plugin_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "tiny_plugin").mkdir()
-    (folder / "tiny_plugin" / "__init__.py").write_text(TINY)
-    (folder / "tiny_plugin" / "model.py").write_text(MODEL)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(plugin_dir) -> Registry:
+def tiny(tiny_dir) -> Iterator[Registry]:
     before = [*sys.path]
-    registry = Registry.load((plugin_dir,), env={})
+    registry = Registry.load((tiny_dir,), env={})
     assert not registry.problems
     yield registry
     sys.path[:] = before
