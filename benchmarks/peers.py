@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from candidates import Candidate, candidates
 from machine import machine
+from timing import time_in_processes
 
 from qzoo.measure import latency_ratio
 
@@ -98,12 +98,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _compare(model: str, batch: int, found: list[Candidate], folder: Path) -> tuple[list[Row], list[Row]]:
-    job = folder / f"job-{batch}.json"
-    job.write_text(
-        json.dumps({"batch": batch, "rounds": ROUNDS, "candidates": [asdict(c) for c in found]}, default=str)
-    )
-    times = [_process(job, seed) for seed in range(PROCESSES)]
-    raw = {c.name: [process[c.name] for process in times] for c in found}
+    raw = time_in_processes(found, batch=batch, rounds=ROUNDS, processes=PROCESSES, folder=folder)
     peers = [_row(model, batch, c, raw[c.name]) for c in found if not c.ours]
     best = min(peers, key=lambda row: row.latency_ms)
     rows = []
@@ -129,13 +124,6 @@ def _compare(model: str, batch: int, found: list[Candidate], folder: Path) -> tu
 def _row(model: str, batch: int, candidate: Candidate, raw: list[list[float]]) -> Row:
     median = float(np.median(np.concatenate([np.asarray(times) for times in raw])))
     return Row(model, batch, candidate.name, round(median, 4), round(candidate.sqnr_db, 2), raw)
-
-
-def _process(job: Path, seed: int) -> dict[str, list[float]]:
-    command = [sys.executable, str(Path(__file__).with_name("timing.py")), str(job), str(seed)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    times: dict[str, list[float]] = json.loads(done.stdout)
-    return times
 
 
 def markdown(result: dict[str, Any]) -> Iterable[str]:

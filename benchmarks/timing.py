@@ -1,9 +1,12 @@
-"""One process of peers.py: time every candidate of a job, round by round, in a random order; prints JSON."""
+"""Times candidates, round by round, in a random order: here in processes of their own, each of which runs this file."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -13,6 +16,23 @@ from candidates import Candidate, load
 WARM_UP = 3
 PAUSE_S = 0.01
 """Before each call. Both runtimes' threads spin for a while after a call, and would take the cores from the next."""
+
+
+def time_in_processes(
+    candidates: Sequence[Candidate], *, batch: int, rounds: int, processes: int, folder: Path
+) -> dict[str, list[list[float]]]:
+    """Milliseconds by candidate: one list of `rounds` for each of `processes`. One candidate must be qzoo's."""
+    job = folder / f"job-{batch}.json"
+    job.write_text(json.dumps({"batch": batch, "rounds": rounds, "candidates": [asdict(c) for c in candidates]}))
+    times = [_process(job, seed) for seed in range(processes)]
+    return {c.name: [process[c.name] for process in times] for c in candidates}
+
+
+def _process(job: Path, seed: int) -> dict[str, list[float]]:
+    command = [sys.executable, __file__, str(job), str(seed)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    times: dict[str, list[float]] = json.loads(done.stdout)
+    return times
 
 
 def main() -> None:
