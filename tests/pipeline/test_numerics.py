@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import helper
+from layerwise import layers, relative_errors
 
 from qzoo.graph import lower
 from qzoo.pipeline import Options, make_plan
@@ -15,8 +15,6 @@ from qzoo.pipeline.assemble import serialize
 from qzoo.pipeline.prepare import prepare
 from qzoo.pipeline.progress import Silent
 from qzoo.quant.modules import quantizers
-
-INPUT = "qzoo.input."
 
 
 @pytest.fixture(scope="module")
@@ -49,53 +47,13 @@ def seen(prepared) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return quantized, outputs
 
 
-def layers(model: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, dict[int, str]]]:
-    """Each consumer of quantized tensors by its module path, and the quantizer of each of its inputs."""
-    found = {}
-    for node in model.graph.node:
-        sources = {
-            int(entry.key.removeprefix(INPUT)): entry.value.partition(":")[2]
-            for entry in node.metadata_props
-            if entry.key.startswith(INPUT)
-        }
-        if sources:
-            found[next(iter(sources.values())).rpartition(".")[0]] = (node, sources)
-    return found
-
-
-def alone(model: onnx.ModelProto, node: onnx.NodeProto, weights: set[int]) -> onnxruntime.InferenceSession:
-    """A graph of one layer, its stored weight with it; its quantized activations are inputs."""
-    makers = {output: maker for maker in model.graph.node for output in maker.output}
-    inner = [makers[node.input[index]] for index in sorted(weights)]
-    fed = [name for index, name in enumerate(node.input) if name in makers and index not in weights]
-    needed = {name for one in (*inner, node) for name in one.input}
-    graph = helper.make_graph(
-        [*inner, node],
-        "layer",
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in dict.fromkeys(fed)],
-        [helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None)],
-        [tensor for tensor in model.graph.initializer if tensor.name in needed],
-    )
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return onnxruntime.InferenceSession(made.SerializeToString(), options)
-
-
 def test_every_quantized_module_is_a_layer_of_the_graph(prepared, portable):
     assert set(layers(portable)) == {path.rpartition(".")[0] for path in quantizers(prepared.quantized)}
 
 
 def test_each_layer_given_the_same_quantized_input_agrees_to_1e5_of_its_range(portable, seen):
     quantized, outputs = seen
-    errors = {}
-    for path, (node, sources) in layers(portable).items():
-        weights = {index for index, source in sources.items() if source.endswith("weight_quantizer")}
-        session = alone(portable, node, weights)
-        feed = {node.input[index]: quantized[source] for index, source in sources.items() if index not in weights}
-        (got,) = session.run(None, feed)
-        want = outputs[path]
-        errors[path] = np.abs(got.reshape(want.shape) - want).max() / (want.max() - want.min())
+    errors = relative_errors(portable, quantized, outputs)
     assert len(errors) == 19 + 2 + 1 + 9 + 1  # convolutions, projections, head, adds, pooling
     assert max(errors.values()) <= 1e-5, max(errors, key=errors.__getitem__)
 

@@ -116,3 +116,60 @@ def test_a_state_dict_comes_back_without_cuda():
     fresh.load_amax(torch.zeros(2))
     fresh.load_state_dict(state)
     assert fresh.step.tolist() == pytest.approx([1 / 127, 2 / 127])
+
+
+def test_a_state_dict_loads_into_a_quantizer_that_was_never_calibrated():
+    state = quantizer("weight", 0, [1.0, 2.0]).state_dict()
+    fresh = TensorQuantizer("weight", 0)
+    fresh.load_state_dict(state)
+    assert fresh.step.tolist() == pytest.approx([1 / 127, 2 / 127])
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(8, -127, 127), (4, -7, 7), (2, -1, 1)])
+def test_weights_of_fewer_bits_have_fewer_steps(bits, low, high):
+    made = quantizer("weight")
+    made.num_bits = bits
+    values = made(torch.linspace(-3, 3, 1001)).div(made.step).round().unique().tolist()
+    assert values == list(range(low, high + 1))
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_learned_range_computes_what_a_frozen_one_does(axis):
+    x = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    made = quantizer("weight", axis, 1.5 if axis is None else [0.5, 1.0, 1.5, 2.0])
+    frozen = made(x)
+    made.learn_amax()
+    torch.testing.assert_close(made(x), frozen, rtol=0, atol=1e-6)
+    torch.testing.assert_close(made.train()(x), frozen, rtol=0, atol=1e-6)
+    made.freeze_amax()
+    assert "_amax" in dict(made.named_buffers())
+    assert not list(made.parameters())
+    torch.testing.assert_close(made.eval()(x), frozen, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_the_gradient_of_a_learned_range_is_that_of_learned_step_sizes(axis):
+    """Esser et al. 2020, equation 3: round(x/s) - x/s inside the range, the bound outside; times 1 / sqrt(n hi)."""
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    amax = torch.tensor([0.7, 1.2, 2.0]) if axis == 0 else torch.tensor(1.1)
+    made = quantizer("input", axis, amax).train()
+    made.learn_amax()
+    made(x).sum().backward()
+    step = (amax / 127).reshape(-1, 1) if axis == 0 else amax / 127
+    ratio = x / step
+    inside = (ratio.round() >= -128) & (ratio.round() <= 127)
+    own = torch.where(inside, ratio.round() - ratio, ratio.clamp(-128, 127))
+    count = x.numel() / amax.numel()
+    of_step = (own.sum(1) if axis == 0 else own.sum()) * (count * 127) ** -0.5
+    of_log2 = of_step * amax / 127 * float(np.log(2))
+    torch.testing.assert_close(made.log2_amax.grad, of_log2, rtol=1e-3, atol=1e-6)
+
+
+def test_a_learned_range_stays_above_zero_however_large_the_step():
+    made = quantizer("input", None, 1.0).train()
+    made.learn_amax()
+    optimizer = torch.optim.SGD(made.parameters(), lr=1e3)
+    made(torch.full((10,), 0.01)).sum().neg().backward()
+    optimizer.step()
+    made.freeze_amax()
+    assert 0 < float(made.step) < float("inf")
