@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import lru_cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from qzoo.data.lazy import LazySamples
 from qzoo.errors import DataUnavailable
 from qzoo.hookspecs import Sample, Split
 
+LOGGER = logging.getLogger(__name__)
 SPLITS: dict[Split, str] = {"calibration": "train", "held-out": "validation"}
 """By timm's names."""
 
@@ -57,9 +60,14 @@ def open_timm(name: str, root: Path) -> TimmDataset:
     """
     try:
         return TimmDataset(name, root)
-    except (AssertionError, RuntimeError, ValueError, ImportError, KeyError, OSError) as error:
+    except ModuleNotFoundError as error:
         raise DataUnavailable(
-            f"data: timm can't open {name!r} below {root}: {error or type(error).__name__}; give the directory as "
+            f"data: timm can't open {name!r}: {error.name} is not installed; pip install {error.name}"
+        ) from error
+    except (AssertionError, RuntimeError, ValueError, ImportError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataUnavailable(
+            f"data: timm can't open {name!r} below {root}: {reason.rstrip(' ;')}; give the directory as "
             f"timm:{name}@DIRECTORY"
         ) from error
 
@@ -73,7 +81,11 @@ def _listing(dataset: Any, split: str) -> LazySamples:  # noqa: ANN401 - timm's 
 def _create(name: str, root: Path, split: str) -> Any:  # noqa: ANN401
     from timm.data import create_dataset  # type: ignore[attr-defined]
 
-    dataset = create_dataset(name, root=str(root), split=split, download=name.startswith("torch/"))
+    said = StringIO()
+    with redirect_stdout(said):  # torchvision's and timm's datasets print; stdout is for results
+        dataset = create_dataset(name, root=str(root), split=split, download=name.startswith("torch/"))
+    if said.getvalue():
+        LOGGER.info("%s: %s", name, said.getvalue().strip())
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise ValueError("it can only be read from beginning to end, and samples are chosen at random")
     return dataset

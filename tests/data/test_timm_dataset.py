@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,30 @@ def test_a_worker_opens_the_dataset_itself(mnist):
     np.testing.assert_array_equal(pickle.loads(sent).image(sample), dataset.image(sample))
 
 
-@pytest.mark.parametrize("name", ["torch/nosuch", "folder", "hfds/nobody/nothing"])
+@pytest.mark.parametrize("name", ["torch/nosuch", "folder"])
 def test_what_timm_can_not_open_is_refused_with_the_syntax(tmp_path, name):
     with pytest.raises(DataUnavailable, match=rf"timm can't open '{name}'.*timm:{name}@DIRECTORY") as raised:
         open_timm(name, tmp_path / "nothing")
     assert raised.value.exit_code == 3
+
+
+def test_a_package_that_timm_needs_and_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataUnavailable, match=r"timm can't open 'hfds/mnist': datasets is not installed; pip install"):
+        open_timm("hfds/mnist", tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_library_prints_while_it_opens_a_dataset_stays_off_stdout(mnist, capsys, monkeypatch):
+    import timm.data
+
+    opened = timm.data.create_dataset
+
+    def talkative(*args, **kwargs):
+        sys.stdout.write("Files already downloaded and verified\n")
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(timm.data, "create_dataset", talkative)
+    shutil.copytree(mnist, mnist / "again")  # another directory, so that it is opened anew
+    assert len(open_timm("torch/mnist", mnist / "again").samples("calibration")) == 120
+    assert capsys.readouterr().out == ""
