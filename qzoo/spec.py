@@ -166,8 +166,9 @@ class Training:
 
     The loss is the cross-entropy of every output, summed. `lr` is the peak learning rate; "one-cycle" is Smith and
     Topin 2018 (arXiv:1708.07120), "cosine" Loshchilov and Hutter 2017 (arXiv:1608.03983) without restarts. `shift` is
-    the largest random shift of an image, as a fraction of its side; `flip` mirrors half of them. Weight decay is of
-    weights only, not of biases, BatchNorms or ranges. `learn_amax` trains the quantizers' ranges too.
+    the largest random shift of an image, as a fraction of its side, `rotate` the largest rotation in degrees, `zoom`
+    the largest change of size, as a fraction; `flip` mirrors half of them. Weight decay is of weights only, not of
+    biases, BatchNorms or ranges. `learn_amax` trains the quantizers' ranges too.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -178,6 +179,8 @@ class Training:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     shift: float = 0.0
+    rotate: float = 0.0
+    zoom: float = 0.0
     flip: bool = False
     learn_amax: bool = False
 
@@ -190,6 +193,11 @@ class Training:
             raise UsageError(
                 f"training: weight decay {self.weight_decay}, label smoothing {self.label_smoothing} and shift "
                 f"{self.shift} must be at least 0, the last two below 1"
+            )
+        if not (0 <= self.rotate <= 180 and 0 <= self.zoom < 1):
+            raise UsageError(
+                f"training: rotate is {self.rotate} degrees, must be 0 to 180; zoom is {self.zoom}, must be at least 0 "
+                "and below 1"
             )
 
     def for_qat(self, epochs: int | None = None) -> Training:

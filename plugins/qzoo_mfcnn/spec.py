@@ -54,6 +54,8 @@ MFCNN = ModelSpec(
     keep_float=KEEP_FLOAT,
     weights=(WeightSource(kind="shipped", ref="mfcnn-digits"),),
     recipes=RECIPES,
-    training=Training(optimizer="adamw", lr=3e-3, batch_size=64, epochs=15, label_smoothing=0.05, shift=0.125),
+    training=Training(
+        optimizer="adamw", lr=3e-3, batch_size=64, epochs=12, label_smoothing=0.05, shift=0.1, rotate=10, zoom=0.1
+    ),
     data="digits",
 )

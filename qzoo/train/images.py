@@ -1,4 +1,4 @@
-"""Labelled images as training batches: the one preprocessing, then random shifts and flips that the seed decides."""
+"""Labelled images as training batches: the one preprocessing, then random changes that the seed decides."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from qzoo.data.decode import Advance, decode_samples, stream
 from qzoo.data.preprocess import normalize
@@ -130,8 +131,10 @@ def read_images(
 
 
 def augmented(pixels: Pixels, training: Training, chance: np.random.Generator) -> Pixels:
-    """Images (N, H, W, C), each moved by up to `training.shift` of its side, edges repeated; half of them mirrored."""
+    """Images (N, H, W, C), each turned, resized, moved and mirrored as `training` allows; edges are repeated."""
     count, height, width, _ = pixels.shape
+    if training.rotate or training.zoom:
+        pixels = _turned(pixels, training, chance)
     reach = round(training.shift * height)
     if reach:
         padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
@@ -142,6 +145,18 @@ def augmented(pixels: Pixels, training: Training, chance: np.random.Generator) -
         mirrored = chance.random((count, 1, 1, 1)) < 0.5
         pixels = np.where(mirrored, pixels[:, :, ::-1], pixels)
     return pixels
+
+
+def _turned(pixels: Pixels, training: Training, chance: np.random.Generator) -> Pixels:
+    angles = np.deg2rad(chance.uniform(-training.rotate, training.rotate, len(pixels)))
+    sizes = 1 + chance.uniform(-training.zoom, training.zoom, len(pixels))
+    cos, sin, zero = np.cos(angles) / sizes, np.sin(angles) / sizes, np.zeros(len(pixels))
+    # where each pixel of the result comes from
+    sources = torch.from_numpy(np.stack([cos, -sin, zero, sin, cos, zero], 1).reshape(-1, 2, 3).astype(np.float32))
+    images = torch.from_numpy(np.moveaxis(pixels, -1, 1).astype(np.float32))
+    grid = F.affine_grid(sources, list(images.shape), align_corners=False)
+    turned = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return np.ascontiguousarray(np.moveaxis(turned.round().to(torch.uint8).numpy(), 1, -1))
 
 
 def _tensors(preprocess: Preprocess, pixels: Pixels, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
