@@ -78,7 +78,6 @@ def _bar() -> Iterator[Progress]:
         MofNCompleteColumn,
         SpinnerColumn,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
@@ -86,10 +85,9 @@ def _bar() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[detail]}"),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,8 +29,9 @@ from qzoo.writing import new_file
 
 CHUNK = 16
 """Samples that a worker process is handed at a time."""
-WORTH_PROCESSES = 1024
-"""Below this the start of the processes takes longer than the decoding (some 5 ms an image) that they save."""
+PROBED = 8
+WORTH_SECONDS = 8.0
+"""Decoding that takes less is over before processes, each of which imports what the dataset needs, have started."""
 
 Advance = Callable[[int], None]
 """Told how many more samples were read."""
@@ -98,10 +100,15 @@ def stream(
             waiting += [pool.submit(_decode_chunk, dataset, chunk, preprocess) for chunk in islice(chunks, 1)]
 
 
-def worker_count(samples: int) -> int:
-    """How many processes pay off for so many samples: none for a few, whose decoding is faster than their start."""
+def worker_count(dataset: Dataset, samples: Sequence[Sample], preprocess: Preprocess) -> int:
+    """How many processes pay off: none where decoding all samples here, as long as the first few take, is soon done."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if samples < WORTH_PROCESSES or cores == 1 else cores
+    if cores == 1 or len(samples) <= PROBED:
+        return 0
+    began = perf_counter()
+    for sample in samples[:PROBED]:
+        _decode(dataset, sample, preprocess)
+    return 0 if (perf_counter() - began) * len(samples) / PROBED < WORTH_SECONDS else cores
 
 
 def _decode_chunk(

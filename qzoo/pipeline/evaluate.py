@@ -154,7 +154,9 @@ class _Evaluated:
         )
 
     def _batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        workers = worker_count(len(self._samples)) if self._sampling.workers is None else self._sampling.workers
+        workers = self._sampling.workers
+        if workers is None:
+            workers = worker_count(self._dataset, self._samples, self._preprocess)
         read = self._read(stream(self._dataset, self._samples, self._preprocess, workers))
         empty = True
         while part := list(islice(read, self._batch)):

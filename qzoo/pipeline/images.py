@@ -44,11 +44,12 @@ def read_held_out(plan: Plan, progress: Progress) -> Images:
 
 def _read(plan: Plan, samples: Sequence[Sample], what: str, progress: Progress) -> Decoded:
     progress.stage(f"reading {what} images", len(samples))
+    preprocess = plan.spec.input.preprocess
     return decode_samples(
         plan.dataset,
         samples,
-        plan.spec.input.preprocess,
-        workers=worker_count(len(samples)) if plan.workers is None else plan.workers,
+        preprocess,
+        workers=worker_count(plan.dataset, samples, preprocess) if plan.workers is None else plan.workers,
         strict=plan.strict,
         cache=plan.image_cache,
         advance=progress.advance,

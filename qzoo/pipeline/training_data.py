@@ -79,12 +79,13 @@ class TrainingData:
 
     def _read(self, split: Split, labels: NDArray[np.int64], chosen: NDArray[np.int64], what: str) -> LabelledImages:
         self.progress.stage(f"reading {what} images", len(chosen))
+        samples, preprocess = Selected(self.dataset.samples(split), chosen), self.spec.input.preprocess
         return read_images(
             self.dataset,
-            Selected(self.dataset.samples(split), chosen),
+            samples,
             labels[chosen],
-            self.spec.input.preprocess,
-            workers=worker_count(len(chosen)) if self.workers is None else self.workers,
+            preprocess,
+            workers=worker_count(self.dataset, samples, preprocess) if self.workers is None else self.workers,
             strict=self.strict,
             cache=self.cache,
             advance=self.progress.advance,

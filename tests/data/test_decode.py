@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,5 +137,25 @@ def test_a_stream_decodes_no_further_than_it_is_read(images):
     assert isinstance(next(results), Skipped)
 
 
-def test_few_samples_are_not_worth_a_process():
-    assert worker_count(64) == 0
+def test_few_or_small_images_are_not_worth_a_process(images):
+    dataset = open_folder(images)
+    assert worker_count(dataset, dataset.samples("calibration"), SMALL) == 0
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_a_day_of_decoding_is_worth_processes(images):
+    dataset = open_folder(images)
+    assert worker_count(dataset, Endless(dataset.samples("calibration")), SMALL) > 1
+
+
+class Endless(Sequence):
+    """The same few samples a thousand million times."""
+
+    def __init__(self, samples):
+        self._samples = samples
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, index):
+        return self._samples[index]
