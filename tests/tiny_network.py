@@ -10,7 +10,7 @@ import qzoo
 
 @qzoo.hookimpl
 def qzoo_models():
-    for name in ("tiny", "twin"):
+    for name in ("tiny", "twin", "bare"):
         yield qzoo.ModelSpec(
             name=name,
             summary="one residual block",
@@ -29,6 +29,7 @@ def qzoo_models():
                 qzoo.QuantSwap("qzoo.quant.modules:QuantAdd", path="add"),
             ),
             training=qzoo.Training(lr=0.01, batch_size=64, epochs=3, shift=0.06),
+            keep_float=("*",) if name == "bare" else (),
             data="digits",
         )
 """

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qzoo.errors import DataUnavailable, TrainingDiverged, UsageError, WeightsMismatch
+from qzoo.errors import DataUnavailable, SpecError, TrainingDiverged, UsageError, WeightsMismatch
 from qzoo.pipeline import Options, build_all, make_plan
 from qzoo.pipeline.network import make_network
 from qzoo.pipeline.progress import Silent
@@ -139,6 +139,11 @@ class Poisoning(Silent):
 def test_without_quantizers_there_is_no_range_to_learn(trained):
     with pytest.raises(UsageError, match="--learn-amax trains quantizers' ranges, which only --qat has"):
         trained(learn_amax=True)
+
+
+def test_a_network_without_quantizers_has_nothing_to_train_with(trained, float_run):
+    with pytest.raises(SpecError, match="bare: no module was quantized"):
+        trained("bare", qat=True, weights=float_run.weights)
 
 
 def test_a_batch_larger_than_the_data_is_refused(trained):
