@@ -24,6 +24,7 @@ from qzoo.data.preprocess import apply
 from qzoo.errors import IntegrityError, SpecError, WeightsMismatch, WeightsUnavailable
 from qzoo.records import file_digest
 from qzoo.spec import InputSpec, ModelSpec, Preprocess, WeightSource
+from qzoo.weights import sources
 from qzoo_resnet.model import resnet20
 from qzoo_resnet.spec import RESNET20
 
@@ -304,16 +305,16 @@ def test_an_unreachable_source_names_three_ways_out(
     if why == "no-server":
         source = WeightSource(kind="url", ref="http://127.0.0.1:9/net.pth", sha256="0" * 8)
     if why == "silent":
-        monkeypatch.setattr(weights, "REACH_SECONDS", 0.2)
+        monkeypatch.setattr(sources, "REACH_SECONDS", 0.2)
         server.delay = 1.0
     with pytest.raises(WeightsUnavailable, match=r"--weights PATH.*--weights random.*connect.*retry"):
         weights.plan(spec(source), "auto", 0, tmp_path / "cache")
 
 
 def test_giving_up_on_a_host_takes_well_under_15_seconds():
-    assert weights.REACH_SECONDS < 15
-    assert weights.CONNECT_SECONDS <= 5
-    assert weights.READ_SECONDS <= 10
+    assert sources.REACH_SECONDS < 15
+    assert sources.CONNECT_SECONDS <= 5
+    assert sources.READ_SECONDS <= 10
 
 
 def test_a_file_at_hand_is_taken_before_anything_is_downloaded(server: Server, tmp_path: Path):
@@ -342,12 +343,12 @@ def test_a_torchvision_sources_address_is_torchvisions():
     from torchvision.models import ResNet18_Weights
 
     source = WeightSource(kind="torchvision", ref="ResNet18_Weights.IMAGENET1K_V1")
-    assert weights._address(source) == (ResNet18_Weights.IMAGENET1K_V1.url, "f37072fd")
+    assert sources.address(source) == (ResNet18_Weights.IMAGENET1K_V1.url, "f37072fd")
 
 
 def test_an_unknown_torchvision_source_is_a_spec_error():
     with pytest.raises(SpecError, match=r"ResNet18_Weights\.NONE"):
-        weights._address(WeightSource(kind="torchvision", ref="ResNet18_Weights.NONE"))
+        sources.address(WeightSource(kind="torchvision", ref="ResNet18_Weights.NONE"))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -382,7 +383,7 @@ def test_a_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
     data = bytearray((tmp_path / "resnet20-digits.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "resnet20-digits.safetensors").write_bytes(data)
-    monkeypatch.setattr(weights, "shipped_dir", lambda: tmp_path)
+    monkeypatch.setattr(sources, "shipped_dir", lambda: tmp_path)
     with pytest.raises(IntegrityError, match="resnet20-digits"):
         weights.plan(RESNET20, "auto", 0, tmp_path)
 
