@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Show what a MODEL declares, or what an ENGINE holds.
 
-    Of a model: its input, weights, fusions, quantized modules and recipes. Of an engine (a reference with its tag, a
-    bundle's directory, or an engine file): what went into it, what was measured, and its files with their digests.
+    Of a model: its input, weights, fusions, quantized modules, recipes, training. Of an engine (a reference with its
+    tag, a bundle's directory, or an engine file): what went into it, what was measured, its files with their digests.
 
     \b
     Examples:
@@ -97,7 +97,8 @@ def _lines(entry: ModelEntry) -> list[str]:
     lines += [f"swap        {swap.path or swap.type} -> {swap.to}" for swap in spec.swaps]
     lines += [f"float       {glob}" for glob in spec.keep_float]
     lines += [f"recipe      {r.target} {r.precision}: {r.calibrator}, roles {', '.join(r.roles)}" for r in spec.recipes]
-    return lines
+    t = spec.training
+    return [*lines, f"training    {t.optimizer}, {t.schedule}, lr {t.lr:g}, batch {t.batch_size}, {t.epochs} epochs"]
 
 
 def _modules(entry: ModelEntry) -> list[tuple[str, str]]:

@@ -146,7 +146,10 @@ def build_options(command: F) -> F:
                 show_default=True,
                 help="'auto' (shipped, cached, or the hub's), 'random' (latency only), or a .safetensors or .pth file.",
             ),
-            click.option("--data", help="A dataset's name or a directory of images. Default: the model's own."),
+            click.option(
+                "--data",
+                help="A dataset's name, a directory, or a .csv, .tsv, .npy or .npz file. Default: the model's own.",
+            ),
             click.option(
                 "--labels", type=click.Path(path_type=Path), help="A file with one class name a line, in order."
             ),

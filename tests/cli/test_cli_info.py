@@ -19,6 +19,7 @@ def test_a_model_shows_what_its_plugin_declares(qzoo):
     assert ["weights", "shipped: resnet20-digits"] in facts
     assert ["fusion", "conv1 + bn1 + relu"] in facts
     assert ["swap", "layer*.*.add -> qzoo.quant.modules:QuantAdd"] in facts
+    assert ["training", "sgd, one-cycle, lr 0.1, batch 64, 24 epochs"] in facts
 
 
 def test_a_model_in_json_is_its_spec_and_where_it_comes_from(qzoo):
