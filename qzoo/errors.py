@@ -31,7 +31,6 @@ A message says what was wrong, with which value, and what to do next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class QzooError(Exception):
@@ -50,6 +49,8 @@ class UnknownName(UsageError):
     """No such model, target, dataset or calibrator."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        from difflib import get_close_matches  # here, as no command that goes well needs it
+
         known = sorted(known)
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import pluggy
 
-from qzoo.records import EngineRecord, Probe, Target
 from qzoo.spec import ModelFamily, ModelSpec, Precision, Recipe, Role
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+    from qzoo.records import EngineRecord, Probe, Target
 
     Arrays = Mapping[str, NDArray[np.float32]]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from qzoo.errors import IntegrityError
+from qzoo.provenance import Provenance
 from qzoo.spec import Decision, Precision, Preprocess, Recipe, Role
 
 T = TypeVar("T")
@@ -48,17 +49,6 @@ class Probe:
     works: bool
     version: str | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where a plugin came from: its name, its distribution and version (None: not installed), its file."""
-
-    plugin: str
-    module: str
-    origin: str
-    distribution: str | None = None
-    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from qzoo.cli.options import as_json, load_registry, plugin_dirs
-from qzoo.records import Provenance
+from qzoo.provenance import Provenance
 from qzoo.registry import Problem
 
 
@@ -50,7 +50,7 @@ def command(plugin_dirs: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT0
       qzoo list
       qzoo list --json --plugin-dir ./my-plugin
     """
-    registry = load_registry(plugin_dirs)
+    registry = load_registry(plugin_dirs, builtins=False)
     models, families = registry.models(), registry.families()
     if as_json:
         from qzoo.records import encode

@@ -187,11 +187,11 @@ def build_options(command: F) -> F:
     return command
 
 
-def load_registry(dirs: tuple[Path, ...]) -> Registry:
-    """The registry; what could not be loaded is said on stderr."""
-    from qzoo.registry import Registry
+def load_registry(dirs: tuple[Path, ...], *, builtins: bool = True) -> Registry:
+    """The registry; what could not be loaded is said on stderr. Without `builtins` it has models only, and sooner."""
+    from qzoo.registry import BUILTINS, Registry
 
-    registry = Registry.load(dirs)
+    registry = Registry.load(dirs, builtins=BUILTINS if builtins else {})
     for problem in registry.problems:
         remark(f"plugin {problem.plugin} ({problem.origin}) was left out: {problem.message}")
     return registry

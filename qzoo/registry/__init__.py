@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,7 +19,7 @@ import pluggy
 
 from qzoo.errors import BrokenPlugin, DuplicateName, SpecError, UnknownHook, UnknownName
 from qzoo.hookspecs import GROUP, Backend, DatasetSource, Hooks
-from qzoo.records import Provenance, digest_of, file_digest
+from qzoo.provenance import Provenance
 from qzoo.spec import ModelFamily, ModelSpec
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUILTINS = {"qzoo-backends": "qzoo.backends", "qzoo-datasets": "qzoo.data.plugin"}
-PREFERENCE = ("tensorrt", "openvino", "onnxruntime")
+PREFERENCE = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 """`--target auto` takes the first of these that works here; then any other, by name."""
 HOOKS = ("qzoo_models", "qzoo_backends", "qzoo_datasets")
 
@@ -178,6 +177,8 @@ class Registry:
 
 def source_digest(provenance: Provenance) -> str:
     """SHA-256 over a plugin's files: their paths below its package and their bytes, compiled files left out."""
+    from qzoo.records import digest_of, file_digest  # here, as listing models needs neither
+
     origin = Path(provenance.origin)
     if origin.name != "__init__.py":
         return digest_of([[origin.name, file_digest(origin)]])
@@ -254,6 +255,8 @@ def _call_hooks(module: ModuleType, provenance: Provenance) -> list[object]:
 def _unknown_hook(
     manager: pluggy.PluginManager, module: ModuleType, provenance: Provenance, error: Exception
 ) -> UnknownHook | BrokenPlugin:
+    from difflib import get_close_matches
+
     implemented = [name for name in vars(module) if manager.parse_hookimpl_opts(module, name) is not None]
     unknown = [name for name in implemented if name not in HOOKS]
     if not unknown:

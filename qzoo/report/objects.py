@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from qzoo.errors import IntegrityError
+from qzoo.provenance import Provenance
 from qzoo.records import (
     Accuracy,
     EngineRecord,
@@ -14,7 +15,6 @@ from qzoo.records import (
     Fidelity,
     Manifest,
     Measurement,
-    Provenance,
     Skipped,
     Verified,
     WeightsRecord,

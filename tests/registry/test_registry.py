@@ -423,7 +423,7 @@ def test_the_digest_does_not_depend_on_where_the_plugin_lies(tmp_path):
     for place in ("here", "there"):
         write(tmp_path / place / f"moved_{place}" / "__init__.py", MODEL.format(name=place))
         (tmp_path / place / f"moved_{place}" / "__init__.py").write_text("VALUE = 1\n")
-        from qzoo.records import Provenance
+        from qzoo.provenance import Provenance
 
         origin = str(tmp_path / place / f"moved_{place}" / "__init__.py")
         digests.append(source_digest(Provenance(plugin="p", module="m", origin=origin)))
