@@ -23,7 +23,10 @@ ROLES: tuple[Role, ...] = ("input", "weight", "skip", "branch", "output")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8+fp16")
 PLACEMENTS: tuple[Placement, ...] = ("auto", "manual")
 TRAINED = "trained"
-CALIBRATORS = ("max", "percentile", TRAINED)
+AUTO = "auto"
+CALIBRATORS = ("max", "percentile", "mse", "entropy", AUTO, TRAINED)
+COMPARED_CALIBRATORS = ("max", "percentile:99.9", "percentile:99.99", "percentile:99.999", "mse", "entropy")
+"""What "auto" chooses among; of equally good ones the first here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,9 +308,10 @@ class ModelFamily:
 
 
 def parse_calibrator(text: str) -> tuple[str, float | None]:
-    """The method and argument of "max", "percentile[:P]" or "trained", as `--calib` takes them.
+    """The method and argument of one of CALIBRATORS, as `--calib` takes it: "max", "percentile[:P]", ...
 
-    0 < P <= 100, 99.99 where it isn't given; "trained" takes the ranges that come with weights of `qzoo train --qat`.
+    0 < P <= 100, 99.99 where it isn't given; "auto" is the best of COMPARED_CALIBRATORS; "trained" takes the ranges
+    that come with weights of `qzoo train --qat`.
 
     Raises UnknownName for another method, UsageError for a bad argument.
     """

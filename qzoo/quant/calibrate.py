@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from qzoo.errors import CalibrationError
-from qzoo.quant.histogram import Collector, solver
 from qzoo.quant.modules import quantizers, weight_of
+from qzoo.quant.solvers import solver
+from qzoo.quant.statistics import Statistics, activation_quantizers, collect
 from qzoo.quant.toolkit import TensorQuantizer
 from qzoo.records import CalibrationTable, QuantizerRange
 from qzoo.spec import TRAINED
@@ -24,14 +25,31 @@ def calibrate(
     CalibrationError that names the first quantizer (in the network's order) whose amax is not finite: of a weight if
     there is one, since what it makes not finite comes later.
     """
-    found = quantizers(model)
-    weights = {path: _weight_amax(model, path, found[path]) for path in found if found[path].role == "weight"}
-    for path, amax in weights.items():
-        _load(found[path], path, amax)
-    samples = _collect(model, {path: found[path] for path in found if path not in weights}, batches, calibrator)
-    for path, amax in samples.amax.items():
-        _load(found[path], path, amax)
-    return table_of(model, calibrator, samples.count, sample_list_sha256)
+    solver(calibrator)  # a wrong name is no reason to wait for a pass over the data
+    calibrate_weights(model)
+    return solve(model, collect(model, batches), calibrator, sample_list_sha256)
+
+
+def calibrate_weights(model: nn.Module) -> None:
+    """Load the maximum of every quantized weight as its amax. Raises CalibrationError where it is not finite."""
+    for path, quantizer in quantizers(model).items():
+        if quantizer.role == "weight":
+            _load(quantizer, path, _weight_amax(model, path, quantizer))
+
+
+def solve(model: nn.Module, statistics: Statistics, calibrator: str, sample_list_sha256: str) -> CalibrationTable:
+    """Load the amax that `calibrator` finds in the statistics of a network whose weights are calibrated.
+
+    It may be called with one calibrator after another. Raises CalibrationError as `calibrate`.
+    """
+    found = solver(calibrator)
+    for path, quantizer in activation_quantizers(model).items():
+        try:
+            amax = found(statistics.collectors[path])
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        _load(quantizer, path, torch.tensor(amax, dtype=torch.float32))
+    return table_of(model, calibrator, statistics.samples, sample_list_sha256)
 
 
 def table_of(model: nn.Module, calibrator: str, samples: int, sample_list_sha256: str) -> CalibrationTable:
@@ -70,35 +88,6 @@ def apply_table(model: nn.Module, table: CalibrationTable) -> None:
         weight = quantizer.role == "weight"
         amax = _weight_amax(model, path, quantizer) if weight else torch.tensor(table.ranges[path].amax)
         _load(quantizer, path, amax)
-
-
-class _Collected:
-    def __init__(self) -> None:
-        self.count = 0
-        self.amax: dict[str, Tensor] = {}
-
-
-def _collect(
-    model: nn.Module, activations: dict[str, TensorQuantizer], batches: Iterable[Tensor], calibrator: str
-) -> _Collected:
-    solve, collected = solver(calibrator), _Collected()
-    collectors = {path: Collector() for path in activations}
-    for path, quantizer in activations.items():
-        quantizer.start_collecting(collectors[path])
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                model(batch)
-                collected.count += batch.shape[0]
-    finally:
-        for quantizer in activations.values():
-            quantizer.stop_collecting()
-    for path, collector in collectors.items():
-        try:
-            collected.amax[path] = torch.tensor(solve(collector), dtype=torch.float32)
-        except CalibrationError as error:
-            raise CalibrationError(f"{path}: {error}") from error
-    return collected
 
 
 def _weight_amax(model: nn.Module, path: str, quantizer: TensorQuantizer) -> Tensor:

@@ -1,23 +1,28 @@
-"""Streaming statistics of a tensor's magnitude, and the solvers that turn them into an amax.
+"""Streaming statistics of a tensor's magnitude, from which every solver of `qzoo.quant.solvers` finds an amax.
 
-One pass over the data serves every solver. The histogram covers [0, 2^k] with a fixed number of bins; when a larger
-value comes, k grows and neighbouring bins are added up. Bin edges are therefore the same whatever the order of the
-batches, counts are exact integers, and two histograms of the same tensor can be merged.
+The histogram covers [0, 2^k) with a fixed number of bins; when a larger value comes, k grows and neighbouring bins are
+added up. Bin edges are therefore the same whatever the order of the batches, counts are exact integers, and histograms
+of the same tensor that were collected apart, in other processes too, add up to the one of all their batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import ceil, frexp, isfinite
+from collections.abc import Mapping
+from math import frexp, isfinite
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from qzoo.errors import CalibrationError
-from qzoo.spec import TRAINED, parse_calibrator
+from qzoo.errors import IntegrityError
 
 BINS = 8192
 """At least half of the bins lie below the largest value seen, so an amax is resolved to 1/4096 of it."""
+MIN_EXPONENT = -100
+"""The histogram never covers less than [0, 2^-100), so that a bin is as wide as a normal float32."""
+_EXACT = 2**24
+"""torch.histc counts in float32, which holds every integer up to here."""
 
 
 class Collector:
@@ -25,7 +30,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.counts = torch.zeros(BINS, dtype=torch.int64)
-        self.exponent: int | None = None  # the histogram covers [0, 2^exponent]
+        self.exponent: int | None = None  # the histogram covers [0, 2^exponent)
         self.max = 0.0
         self.elements = 0
 
@@ -34,40 +39,77 @@ class Collector:
         """The width of a bin, in the tensor's units."""
         return 0.0 if self.exponent is None else 2.0**self.exponent / BINS
 
+    @property
+    def filled(self) -> NDArray[np.int64]:
+        """The counts up to the last bin that holds a value, (bins,): bin i is of [i, i + 1) x `width`."""
+        counts: NDArray[np.int64] = self.counts.numpy()
+        return counts[: int(counts.nonzero()[0].max(initial=0)) + 1]
+
     def collect(self, x: Tensor) -> None:
         """Count one batch. A value that is not finite is remembered in `max` and makes every solver fail."""
         magnitude = x.detach().abs()
         batch_max = float(magnitude.max())
         self.elements += magnitude.numel()
-        if not isfinite(batch_max) or not isfinite(self.max):
-            self.max = batch_max if not isfinite(batch_max) else self.max
+        self._raise_max(batch_max)
+        if not isfinite(self.max):
             return
-        self.max = max(self.max, batch_max)
         if batch_max > 0:
-            self._cover(batch_max)
+            self._cover(_exponent_of(batch_max))
         if self.exponent is None:
             self.counts[0] += magnitude.numel()
             return
-        self.counts += torch.histc(magnitude, BINS, 0.0, 2.0**self.exponent).to(torch.int64)
+        scaled = magnitude.mul_(2.0**-self.exponent).flatten()  # exact; and histc's own product might overflow
+        for part in torch.split(scaled, _EXACT):
+            self.counts += torch.histc(part, BINS, 0.0, 1.0).to("cpu", torch.int64)
 
     def merge(self, other: Collector) -> None:
         """Add another collector's counts, as if its batches had been collected here."""
-        self.max, self.elements = max(self.max, other.max), self.elements + other.elements
+        self.elements += other.elements
+        self._raise_max(other.max)
         if other.exponent is None:
-            self.counts[0] += other.counts[0]
+            self.counts = self.counts + other.counts
             return
-        self._cover(2.0**other.exponent)
-        shift = (self.exponent or 0) - other.exponent
-        self.counts += _coarsen(other.counts, shift)
+        self._cover(other.exponent)
+        self.counts = self.counts + _coarsen(other.counts, (self.exponent or 0) - other.exponent)
 
-    def _cover(self, value: float) -> None:
-        mantissa, exponent = frexp(value)
-        exponent -= mantissa == 0.5
+    def state(self) -> dict[str, Tensor]:
+        """All of it as tensors, so that collecting can be continued later or elsewhere: see `from_state`."""
+        found = {
+            "counts": self.counts,
+            "max": torch.tensor(self.max, dtype=torch.float64),
+            "elements": torch.tensor(self.elements),
+        }
+        return found if self.exponent is None else {**found, "exponent": torch.tensor(self.exponent)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Collector:
+        """The collector whose `state()` it was. Raises IntegrityError where it is none."""
+        made = cls()
+        missing = {"counts", "max", "elements"} - state.keys()
+        if missing:
+            raise IntegrityError(f"a histogram's state without its {min(missing)}")
+        counts = state["counts"]
+        if counts.shape != (BINS,) or counts.dtype != torch.int64:
+            raise IntegrityError(f"a histogram of {tuple(counts.shape)} {counts.dtype}, not of {BINS} int64")
+        made.counts, made.max, made.elements = counts.clone(), float(state["max"]), int(state["elements"])
+        made.exponent = int(state["exponent"]) if "exponent" in state else None
+        return made
+
+    def _raise_max(self, value: float) -> None:
+        # not a plain maximum: one of NaN and a number is whichever comes first
+        self.max = value if not isfinite(value) else max(self.max, value) if isfinite(self.max) else self.max
+
+    def _cover(self, exponent: int) -> None:
         if self.exponent is None:
             self.exponent = exponent
         elif exponent > self.exponent:
             self.counts = _coarsen(self.counts, exponent - self.exponent)
             self.exponent = exponent
+
+
+def _exponent_of(value: float) -> int:
+    """The smallest k for which value < 2^k, or MIN_EXPONENT."""
+    return max(frexp(value)[1], MIN_EXPONENT)
 
 
 def _coarsen(counts: Tensor, doublings: int) -> Tensor:
@@ -77,35 +119,3 @@ def _coarsen(counts: Tensor, doublings: int) -> Tensor:
     group = 2 ** min(doublings, BINS.bit_length() - 1)
     merged = counts.reshape(-1, group).sum(1)
     return torch.cat([merged, merged.new_zeros(BINS - merged.numel())])
-
-
-def percentile_amax(collector: Collector, percentile: float) -> float:
-    """The smallest upper bin edge below which at least `percentile` per cent of the magnitudes lie.
-
-    Zeros count, as in pytorch-quantization's percentile calibrator, whose definition this is.
-    """
-    wanted = ceil(collector.elements * percentile / 100)
-    index = int(torch.searchsorted(collector.counts.cumsum(0), torch.tensor(max(wanted, 1))))
-    return min(collector.max, (index + 1) * collector.width)
-
-
-Solver = Callable[[Collector], float]
-
-
-def solver(name: str) -> Solver:
-    """The solver that `--calib` names, in the form of `qzoo.spec.parse_calibrator`.
-
-    It raises CalibrationError where the collector saw nothing, or a value that is not finite.
-    """
-    method, argument = parse_calibrator(name)
-    if method == TRAINED:
-        raise CalibrationError("ranges that were trained come with weights, not from data")
-
-    def solve(collector: Collector) -> float:
-        if collector.elements == 0:
-            raise CalibrationError("no data reached the quantizer; is its module called by the network's forward?")
-        if not isfinite(collector.max):
-            raise CalibrationError(f"it saw the value {collector.max}; check the weights and the preprocessing")
-        return collector.max if method == "max" or argument is None else percentile_amax(collector, argument)
-
-    return solve

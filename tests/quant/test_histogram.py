@@ -1,4 +1,4 @@
-"""Streaming histograms of magnitudes, and the amax that is solved from them."""
+"""Streaming histograms of magnitudes: exact, whatever the order and wherever their parts were counted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qzoo.errors import CalibrationError, UnknownName, UsageError
-from qzoo.quant.histogram import BINS, Collector, percentile_amax, solver
+from qzoo.errors import IntegrityError
+from qzoo.quant.histogram import BINS, Collector
 
-MAGNITUDES = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
+POWERS = st.integers(-149, 127).map(lambda k: 2.0**k)  # on the edges of bins, and where the range doubles
+MAGNITUDES = st.floats(-1e6, 1e6, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False) | POWERS
 SAMPLES = hnp.arrays(np.float32, st.integers(1, 200), elements=MAGNITUDES)
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -40,9 +41,11 @@ def test_neither_the_order_nor_the_batches_matter(values, cut, random):
 @PROPERTY
 @given(SAMPLES, SAMPLES)
 def test_merging_is_collecting_both(a, b):
-    merged = collected(a)
+    merged, other_way_round = collected(a), collected(b)
     merged.merge(collected(b))
+    other_way_round.merge(collected(a))
     assert same(merged, collected(a, b))
+    assert same(other_way_round, collected(a, b))
 
 
 @PROPERTY
@@ -53,69 +56,54 @@ def test_every_value_is_counted_once_and_the_maximum_is_exact(values):
     assert collector.max == np.abs(values).max()
 
 
-@PROPERTY
-@given(SAMPLES, st.floats(1, 100))
-def test_a_percentile_covers_what_it_says_to_within_a_bin(values, percentile):
-    collector = collected(values)
-    amax = percentile_amax(collector, percentile)
-    ordered = np.sort(np.abs(values).astype(np.float64))
-    wanted = ordered[int(np.ceil(len(values) * percentile / 100)) - 1]
-    assert wanted - 1e-6 * collector.max <= amax <= wanted + collector.width * (1 + 1e-6)
-
-
-@pytest.mark.parametrize("percentile", [90.0, 99.0, 99.9, 99.99])
-def test_a_percentile_is_the_toolkits_to_within_both_bins(percentile):
-    from pytorch_quantization.calib import HistogramCalibrator
-
-    import qzoo.quant.toolkit  # noqa: F401 - imports the toolkit without its warnings
-
-    x = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
-    reference = HistogramCalibrator(num_bits=8, axis=None, unsigned=False, num_bins=4096)
-    reference.collect(x)
-    theirs = float(reference.compute_amax("percentile", percentile=percentile))
-    collector = collected(x.numpy())
-    assert abs(percentile_amax(collector, percentile) - theirs) <= collector.width + float(x.abs().max()) / 4096
-
-
-def test_max_is_the_maximum():
-    assert solver("max")(collected(np.array([1.0, -3.5, 2.0], np.float32))) == 3.5
-
-
 def test_at_least_half_of_the_bins_lie_below_the_maximum():
     collector = collected(np.linspace(0, 1.01, 10_000, dtype=np.float32))
     assert collector.max / collector.width >= BINS / 2
 
 
-def test_all_zeros_give_zero():
-    collector = collected(np.zeros(10, np.float32))
-    assert solver("max")(collector) == solver("percentile")(collector) == 0
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["max", "percentile:99"])
-def test_a_value_that_is_not_finite_is_remembered_whatever_follows(bad, name):
-    collector = collected(np.array([1.0, bad], np.float32), np.array([5.0], np.float32))
-    with pytest.raises(CalibrationError, match=r"nan|inf"):
-        solver(name)(collector)
-
-
-def test_no_data_is_an_error():
-    with pytest.raises(CalibrationError, match="no data reached"):
-        solver("max")(Collector())
-
-
-def test_an_unknown_calibrator_names_the_nearest():
-    with pytest.raises(UnknownName, match="did you mean percentile"):
-        solver("percentil")
-
-
-@pytest.mark.parametrize(
-    "text", ["percentile:", "percentile:0", "percentile:101", "percentile:x", "percentile:nan", "max:3"]
-)
-def test_a_bad_argument_is_a_usage_error(text):
-    if text == "percentile:":
-        assert solver(text)(collected(np.ones(3, np.float32))) == 1
+@PROPERTY
+@given(SAMPLES)
+def test_each_value_is_counted_in_the_bin_that_it_lies_in(values):
+    collector = collected(values)
+    if collector.exponent is None:
+        assert not values.any()
         return
-    with pytest.raises(UsageError) as raised:
-        solver(text)
-    assert raised.value.exit_code == 2
+    places = np.floor(np.abs(values).astype(np.float64) / collector.width).astype(np.int64)
+    assert np.array_equal(collector.counts.numpy(), np.bincount(places, minlength=BINS))
+
+
+def test_more_values_in_one_bin_than_a_float32_can_count_are_all_counted():
+    collector = Collector()
+    collector.collect(torch.full((2**24 + 3,), 0.75))
+    assert collector.counts[BINS * 3 // 4] == 2**24 + 3
+
+
+@PROPERTY
+@given(SAMPLES, SAMPLES)
+def test_a_collector_goes_on_from_its_state(a, b):
+    resumed = Collector.from_state(collected(a).state())
+    resumed.collect(torch.from_numpy(b))
+    assert same(resumed, collected(a, b))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_remembered_by_what_is_merged(bad):
+    good, worse = collected(np.ones(3, np.float32)), collected(np.array([bad], np.float32))
+    for first, second in ((good, worse), (worse, good)):
+        merged = Collector.from_state(first.state())
+        merged.merge(second)
+        assert not np.isfinite(merged.max)
+
+
+@pytest.mark.parametrize("name", ["counts", "max", "elements"])
+def test_a_state_that_lacks_a_part_is_refused(name):
+    state = collected(np.ones(3, np.float32)).state()
+    del state[name]
+    with pytest.raises(IntegrityError, match=f"without its {name}"):
+        Collector.from_state(state)
+
+
+def test_a_state_of_other_bins_is_refused():
+    state = collected(np.ones(3, np.float32)).state()
+    with pytest.raises(IntegrityError, match=r"of \(4,\)"):
+        Collector.from_state({**state, "counts": state["counts"][:4]})
