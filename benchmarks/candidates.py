@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from qzoo.measure import decide, sqnr_db
 from qzoo.pipeline.assemble import Facts, build_engine, serialize
+from qzoo.pipeline.forward import batches_of
 from qzoo.pipeline.plan import Options, Plan, make_plan
-from qzoo.pipeline.prepare import Prepared, batches_of, prepare
+from qzoo.pipeline.prepare import Prepared, prepare
 from qzoo.pipeline.progress import Silent
 from qzoo.records import encode
 from qzoo.registry import Registry

@@ -164,6 +164,20 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibratorTrial:
+    """How well one calibrator does on calibration images that it was not made from; `chosen` is the build's own.
+
+    `fidelity` is of the fake-quantized network, before any fine-tuning, to the float one. `accuracy` is the
+    fake-quantized network's, None without labels.
+    """
+
+    calibrator: str
+    chosen: bool
+    fidelity: Fidelity
+    accuracy: Accuracy | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerError:
     """SQNR in dB of one quantized layer's output, the layer alone quantized, against the float layer's."""
 
@@ -186,6 +200,7 @@ class Measurement:
     lowering_cost_db: float | None
     data: str
     notes: tuple[str, ...] = ()
+    calibrators: tuple[CalibratorTrial, ...] = ()  # where they were compared
     skipped: tuple[Skipped, ...] = ()  # samples that could not be read
     seconds: dict[str, float] = field(default_factory=dict)
     schema: Literal[1] = 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qzoo.records import Latency, Measurement, encode
+from qzoo.records import Accuracy, CalibratorTrial, Fidelity, Latency, Measurement, encode
 from qzoo.report import aligned, build_object, build_summary, bundle_lines, comparison, engine_lines
 from qzoo.store import Bundle
 
@@ -146,3 +146,32 @@ def test_an_engines_lines_give_five_labels_and_how_many_there_are(bundles):
     record = replace(bundles["openvino"].record, labels=tuple(f"class{i}" for i in range(1000)))
     assert "  labels       1000: class0, class1, class2, class3, class4, ..." in engine_lines(record)
     assert "  labels       2: cat, dog" in engine_lines(replace(record, labels=("cat", "dog")))
+
+
+def test_compared_calibrators_are_a_table_with_the_best_and_the_builds_own_marked(with_measurement):
+    trials = tuple(
+        CalibratorTrial(
+            calibrator=name,
+            chosen=name == "max",
+            fidelity=Fidelity(cosine=1.0, sqnr_db=decibels, top1_agreement=0.5, samples=64),
+            accuracy=Accuracy(correct=16, total=64),
+        )
+        for name, decibels in (("max", 20.25), ("mse", 30.5))
+    )
+    bundle = with_measurement(calibrators=trials)
+    lines = build_summary(bundle, cached=False, reason="asked for")
+    first = next(i for i, line in enumerate(lines) if line.startswith("  calibrators on 64 other calibration images"))
+    assert lines[first + 2].split() == ["max", "20.25", "dB", "50.00%", "16/64", "(25.00%)", "built", "with"]
+    assert lines[first + 3].split() == ["mse", "30.50", "dB", "50.00%", "16/64", "(25.00%)", "best"]
+    assert lines[first + 2 :][:2] == bundle_lines(bundle)[bundle_lines(bundle).index(lines[first + 2]) :][:2]
+    compared = in_json(bundle)["calibration"]["compared"]
+    assert [(one["calibrator"], one["chosen"], one["fidelity"]["sqnr_db"]) for one in compared] == [
+        ("max", True, 20.25),
+        ("mse", False, 30.5),
+    ]
+
+
+def test_nothing_is_said_of_calibrators_that_were_not_compared(bundles):
+    lines = build_summary(bundles["onnxruntime"], cached=False, reason="asked for")
+    assert not any("calibrators" in line for line in lines)
+    assert in_json(bundles["onnxruntime"])["calibration"]["compared"] == []

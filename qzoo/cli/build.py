@@ -61,7 +61,7 @@ def command(
       qzoo build resnet50 --int8 --weights random --target onnxruntime --json
     """
     from qzoo.cli.progress import shown
-    from qzoo.pipeline import build_all, make_plan
+    from qzoo.pipeline import build_all, make_plan, stored
     from qzoo.store import Store, destination
 
     store, registry = Store.default(), load_registry(plugin_dirs)
@@ -77,7 +77,7 @@ def command(
         _show_plans(plans, as_json=as_json)
         return
     places = [] if output is None else [destination(output / _place(plan, models, targets)) for plan in plans]
-    cached = [not force and store.find(plan.inputs.bundle_id) is not None for plan in plans]
+    cached = [not force and stored(plan, store) is not None for plan in plans]
     with shown() as progress:
         bundles = build_all(plans, store, force=force, progress=progress)
     for bundle, place in zip(bundles, places, strict=False):

@@ -157,7 +157,8 @@ def build_options(command: F) -> F:
                 "--calib",
                 "calibrator",
                 metavar="NAME[:ARG]",
-                help="How activations' amax is found: max, percentile:99.99. Default: the recipe's.",
+                help="How activations' amax is found: max, percentile:99.99, mse, entropy; 'auto': the best of them; "
+                "'all': a report on them. Default: the recipe's.",
             ),
             click.option("--calib-samples", default=64, show_default=True, help="Images to calibrate on."),
             click.option(

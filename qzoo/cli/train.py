@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Decides initial weights, order, augmentation, and what validates. Default: 0.")
 @click.option("--validation", type=float, help="The share of the images that chooses the best epoch. Default: 0.1.")
 @click.option("--target", help="With --qat: whose recipe says what is kept in float. Default: auto.")
-@click.option("--calib", "calibrator", metavar="NAME[:ARG]", help="With --qat: as of `qzoo build`.")
+@click.option("--calib", "calibrator", metavar="NAME[:ARG]", help="With --qat: as of `qzoo build`, but not all.")
 @click.option("--calib-samples", type=click.IntRange(min=1), help="With --qat: images to calibrate on. Default: 64.")
 @click.option("--placement", type=click.Choice(("auto", "manual")), help="With --qat: as of `qzoo build`.")
 @click.option("--weight-bits", type=click.IntRange(2, 8), help="With --qat: bits of the weights' integers. Default: 8.")

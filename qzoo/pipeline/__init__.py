@@ -6,8 +6,8 @@ measures an engine from them; rebuild.py does so from a bundle's own portable gr
 
 from __future__ import annotations
 
-from qzoo.pipeline.build import build, build_all, export_graph
+from qzoo.pipeline.build import build, build_all, export_graph, stored
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.rebuild import rebuild
 
-__all__ = ["Options", "Plan", "build", "build_all", "export_graph", "make_plan", "rebuild"]
+__all__ = ["Options", "Plan", "build", "build_all", "export_graph", "make_plan", "rebuild", "stored"]

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qzoo.data.sampler import sample_list_digest
+from qzoo.errors import UsageError
 from qzoo.measure import accuracy, decide, fidelity, worst_sqnr_db
 from qzoo.pipeline.assemble import (
     Assembled,
@@ -19,14 +21,15 @@ from qzoo.pipeline.assemble import (
     serialize,
 )
 from qzoo.pipeline.gates import check_accuracy, check_engine, check_export
-from qzoo.pipeline.plan import Options, Plan, make_plan
+from qzoo.pipeline.plan import COMPARE, Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
-from qzoo.spec import Placement, Precision
+from qzoo.spec import AUTO, Placement, Precision
 from qzoo.store import Bundle, Store, tag_for
 
 if TYPE_CHECKING:
+    from qzoo.pipeline.images import Images
     from qzoo.pipeline.prepare import Prepared
 
 
@@ -54,8 +57,9 @@ def build(
     """Build a verified, measured engine of a model, or serve it from the store if the same was built before.
 
     `weights` is "auto", "random" or a checkpoint file; `data` a dataset's name or a directory of images; `calibrator`
-    "max" or "percentile[:P]"; `max_drop` accuracy points; `workers` processes decode images (0: this one); `strict`
-    refuses images that can't be read instead of skipping them. See `qzoo build --help`. Raises a QzooError.
+    "max", "percentile[:P]", "mse", "entropy", "auto" (the best of them) or "all" (the recipe's, and a report on all);
+    `max_drop` accuracy points; `workers` processes decode images (0: this one); `strict` refuses images that can't be
+    read instead of skipping them. See `qzoo build --help`. Raises a QzooError.
     """
     store = Store.default()
     options = Options(
@@ -88,21 +92,27 @@ def build_all(
     prepared: dict[str, Prepared] = {}
     bundles = []
     for plan in plans:
-        stored = None if force else _stored(plan, store)
-        bundles.append(stored or _build_one(plan, store, prepared, shown))
+        known = None if force else stored(plan, store)
+        bundles.append(known or _build_one(plan, store, prepared, shown))
     return bundles
 
 
-def _stored(plan: Plan, store: Store) -> Bundle | None:
+def stored(plan: Plan, store: Store) -> Bundle | None:
+    """The bundle that answers a plan without building it."""
     found = store.find(plan.inputs.bundle_id)
-    # one that skipped images is no answer to --strict: building it again says which
-    return None if found and plan.strict and found.measurement.skipped else found
+    # one that skipped images is no answer to --strict: building it again says which; nor is one that compared nothing
+    # to --calib all
+    if found and ((plan.strict and found.measurement.skipped) or (plan.compared and not found.measurement.calibrators)):
+        return None
+    return found
 
 
 def export_graph(plan: Plan, form: str, progress: Progress | None = None) -> bytes:
-    """The portable or lowered graph of a plan, serialized."""
+    """The portable or lowered graph of a plan, serialized. Raises UsageError for a plan that reports."""
     from qzoo.pipeline.prepare import prepare
 
+    if plan.compared and plan.recipe.calibrator != AUTO:
+        raise UsageError(f"--calib {COMPARE} reports on a build; to export a graph name one calibrator, or {AUTO}")
     portable = prepare(plan, progress or Silent()).portable
     if form == "portable":
         return serialize(portable)
@@ -174,6 +184,7 @@ def _shared_key(plan: Plan) -> str:
             plan.inputs.seed,
             (recipe.quantized, recipe.calibrator, recipe.per_channel, recipe.placement, recipe.keep_float),
             (recipe.weight_bits, recipe.qat),
+            sample_list_digest(plan.compared),
         )
     )
 
@@ -198,14 +209,20 @@ def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: Flo
         lowering_cost_db=None,
         data=plan.dataset.name,
         notes=(*plan.notes, *_skipped(graphs)),
-        skipped=(*graphs.calibration.skipped, *graphs.held_out.skipped),
+        calibrators=graphs.trials,
+        skipped=tuple(one for _, read in _read_images(graphs) for one in read.skipped),
         seconds=graphs.seconds,
     )
 
 
+def _read_images(graphs: Prepared) -> list[tuple[str, Images]]:
+    compared = [] if graphs.compared is None else [("more calibration", graphs.compared)]
+    return [("calibration", graphs.calibration), *compared, ("held-out", graphs.held_out)]
+
+
 def _skipped(graphs: Prepared) -> list[str]:
     notes = []
-    for what, read in (("calibration", graphs.calibration), ("held-out", graphs.held_out)):
+    for what, read in _read_images(graphs):
         if read.skipped:
             names = ", ".join(one.id for one in read.skipped[:3]) + (", ..." if len(read.skipped) > 3 else "")
             total = len(read.images) + len(read.skipped)

@@ -88,9 +88,9 @@ def evaluate_network(plan: Plan, sampling: Sampling, progress: Progress) -> Eval
     """Run a plan's float network in PyTorch over the held-out samples of its dataset. Raises as `evaluate_engine`."""
     import torch
 
+    from qzoo.pipeline.forward import batches_of
     from qzoo.pipeline.images import read_calibration
     from qzoo.pipeline.network import load_network
-    from qzoo.pipeline.prepare import batches_of
 
     calibration = read_calibration(plan, progress)
     network = load_network(plan.spec, plan.weights, next(batches_of(calibration))).network

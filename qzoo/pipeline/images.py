@@ -42,6 +42,11 @@ def read_held_out(plan: Plan, progress: Progress) -> Images:
     return _normalized(plan, _read(plan, plan.held_out, "held-out", progress))
 
 
+def read_compared(plan: Plan, progress: Progress) -> Images:
+    """The calibration images that calibrators are compared on. Raises DataUnavailable where none can be read."""
+    return _normalized(plan, _read(plan, plan.compared, "more calibration", progress))
+
+
 def _read(plan: Plan, samples: Sequence[Sample], what: str, progress: Progress) -> Decoded:
     progress.stage(f"reading {what} images", len(samples))
     preprocess = plan.spec.input.preprocess

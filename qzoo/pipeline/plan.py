@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qzoo import weights as weights_module
 from qzoo.data.labels import imagenet_labels, read_labels
-from qzoo.data.sampler import choose, sample_list_digest
+from qzoo.data.sampler import choose, choose_apart, sample_list_digest
 from qzoo.errors import DataUnavailable, TargetUnavailable, TargetUnsupported, UnknownName, UsageError
 from qzoo.hookspecs import Backend, Dataset, Sample
 from qzoo.pipeline.datasets import open_dataset
@@ -21,6 +21,7 @@ from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import BuildInputs, Target
 from qzoo.registry import ModelEntry, Registry, source_digest
 from qzoo.spec import (
+    AUTO,
     PRECISIONS,
     TRAINED,
     BatchProfile,
@@ -36,6 +37,10 @@ MAX_HELD_OUT = 512
 UNLABELLED_HELD_OUT = 64
 MIN_CALIBRATION = 8
 """Fewer samples than this can't show an activation's range."""
+COMPARE = "all"
+"""`--calib all`: the recipe's own calibrator, and a report on all of them."""
+COMPARED = 64
+"""Calibration images beside the histogram's that calibrators are compared on, at most."""
 
 _SHAPE_THE_BYTES = (
     "qzoo",
@@ -84,6 +89,7 @@ class Plan:
     weights: weights_module.WeightsPlan
     dataset: Dataset
     calibration: tuple[Sample, ...]
+    compared: tuple[Sample, ...]  # other calibration images, where calibrators are compared on them
     held_out: tuple[Sample, ...]
     inputs: BuildInputs
     notes: tuple[str, ...]
@@ -115,6 +121,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: give 0 to decode in this process, or a number of processes")
     _check_qat(options)
+    _check_comparison(options)
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
@@ -124,14 +131,10 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         entry.spec, options.weights, options.seed, cache / "weights", _Download(progress or Silent())
     )
     recipe = _recipe(entry.spec, backend, options, weights_module.trained_by(weights))
-    calibration = choose(dataset, "calibration", options.calib_samples, options.seed)
-    if len(calibration) < MIN_CALIBRATION:
-        raise DataUnavailable(
-            f"dataset {dataset.name!r} has {len(calibration)} calibration images; at least {MIN_CALIBRATION} are needed"
-        )
+    calibration, compared = _calibration_samples(dataset, recipe, options)
     labelled = bool(calibration[0].label is not None)
     held_out = choose(dataset, "held-out", MAX_HELD_OUT if labelled else UNLABELLED_HELD_OUT, options.seed)
-    _check_classes(dataset, (*calibration, *held_out), weights.record.num_classes, entry.spec)
+    _check_classes(dataset, (*calibration, *compared, *held_out), weights.record.num_classes, entry.spec)
     labels = _labels(options.labels, dataset, weights.record.num_classes)
     return Plan(
         entry=entry,
@@ -142,6 +145,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         weights=weights,
         dataset=dataset,
         calibration=calibration,
+        compared=compared,
         held_out=held_out,
         inputs=BuildInputs(
             model=entry.spec.name,
@@ -149,7 +153,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
             plugin_source_sha256=source_digest(entry.provenance),
             recipe=recipe,
             weights=weights.record,
-            sample_list_sha256=sample_list_digest(calibration),
+            sample_list_sha256=sample_list_digest((*calibration, *(compared if recipe.calibrator == AUTO else ()))),
             held_out_list_sha256=sample_list_digest(held_out),
             labels=labels,
             target=target,
@@ -227,15 +231,54 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options, trained: weight
     placed = trained.placement or recipe.placement
     if trained.ranges and placement not in (None, placed):
         raise UsageError(f"--placement {placement}: the weights were trained for {placed}; leave it out")
+    calibrator = None if options.calibrator == COMPARE else options.calibrator
+    if trained.ranges and options.calibrator == COMPARE:
+        raise UsageError(
+            f"--calib {COMPARE}: the weights bring ranges of their own, which nothing calibrates; leave it out, or "
+            f"give --calib {AUTO} to calibrate them anew"
+        )
     return with_overrides(
         recipe,
-        calibrator=options.calibrator or (TRAINED if trained.ranges else None),
+        calibrator=calibrator or (TRAINED if trained.ranges else None),
         placement=placement or trained.placement,
         weight_bits=bits or (trained.weight_bits if trained.ranges else None),
         qat=spec.training.for_qat(options.qat_epochs) if options.qat_epochs else None,
         tolerances=tolerances,
         batch=batch,
     )
+
+
+def _calibration_samples(
+    dataset: Dataset, recipe: Recipe, options: Options
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """What calibrates, and where calibrators are compared what they are compared on. Raises DataUnavailable."""
+    comparing = recipe.quantized and (recipe.calibrator == AUTO or options.calibrator == COMPARE)
+    calibration, compared = choose_apart(
+        dataset, "calibration", options.calib_samples, COMPARED if comparing else 0, options.seed
+    )
+    if len(calibration) < MIN_CALIBRATION:
+        raise DataUnavailable(
+            f"dataset {dataset.name!r} has {len(calibration)} calibration images; at least {MIN_CALIBRATION} are needed"
+        )
+    if comparing and len(compared) < MIN_CALIBRATION:
+        raise DataUnavailable(
+            f"dataset {dataset.name!r} has {len(compared)} calibration images beside the {len(calibration)} that "
+            f"calibrate; --calib {options.calibrator or recipe.calibrator} compares calibrators on at least "
+            f"{MIN_CALIBRATION}: give a smaller --calib-samples"
+        )
+    return calibration, compared
+
+
+def _check_comparison(options: Options) -> None:
+    if options.calibrator not in (AUTO, COMPARE):
+        return
+    if options.precision not in ("int8", "int8+fp16"):
+        raise UsageError(f"--calib {options.calibrator} compares quantized networks; {options.precision} has none")
+    if options.calibrator == COMPARE and options.qat_epochs:
+        raise UsageError(
+            f"--calib {COMPARE} reports on calibrated networks, but --qat-epochs builds a fine-tuned one; give "
+            f"--calib {AUTO} to begin from the best"
+        )
 
 
 def _check_qat(options: Options) -> None:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from qzoo.errors import CalibrationError, SpecError
+from qzoo.errors import CalibrationError
 from qzoo.export import export
-from qzoo.hookspecs import Sample
+from qzoo.pipeline.calibrators import Calibrated, calibrate_plan
+from qzoo.pipeline.forward import BATCH, Outputs, batches_of, forward, steps
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
 from qzoo.pipeline.network import LoadedNetwork, load_network, load_ranges
 from qzoo.pipeline.plan import Plan
-from qzoo.pipeline.progress import Progress, tracked
+from qzoo.pipeline.progress import Progress
 from qzoo.pipeline.training_data import TrainingData
-from qzoo.quant.calibrate import calibrate, table_of
+from qzoo.quant.calibrate import table_of
 from qzoo.quant.fuse import fold_batchnorm
 from qzoo.quant.insert import insert_quantizers
 from qzoo.quant.sensitivity import layer_errors
-from qzoo.records import CalibrationTable, LayerError
+from qzoo.records import CalibrationTable, CalibratorTrial, LayerError
 from qzoo.spec import TRAINED, ModelSpec, Training
 from qzoo.train.fit import Job, fit
 from qzoo.train.parallel import World
-
-BATCH = 16
-"""Images per forward pass; bounds the memory of calibration whatever the number of samples."""
-
-Outputs = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +42,8 @@ class Prepared:
     float_outputs: Outputs
     fake_quantized_outputs: Outputs | None
     quantized: nn.Module | None
+    trials: tuple[CalibratorTrial, ...] = ()
+    compared: Images | None = None
     seconds: dict[str, float]
 
     def worst_layers(self, count: int = 5) -> list[LayerError]:
@@ -66,7 +62,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     loaded = load_network(spec, plan.weights, next(batches_of(calibration)))
     network = loaded.network
     clock.lap("weights")
-    progress.stage("float reference", _steps(plan.held_out))
+    progress.stage("float reference", steps(len(plan.held_out)))
     float_outputs = forward(network, held_out.images, spec.outputs, progress)
     clock.lap("float reference")
     progress.stage("exporting the float graph")
@@ -85,9 +81,9 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             quantized=None,
             seconds=clock.seconds,
         )
-    quantized, table = _quantize(loaded, plan, calibration, progress, clock)
+    quantized, calibrated = _quantize(loaded, plan, calibration, progress, clock)
     _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
-    progress.stage("fake-quantized reference", _steps(plan.held_out))
+    progress.stage("fake-quantized reference", steps(len(plan.held_out)))
     fake_quantized = forward(quantized, held_out.images, spec.outputs, progress)
     clock.lap("fake-quantized reference")
     progress.stage("exporting the portable graph")
@@ -96,35 +92,36 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     return Prepared(
         portable=portable,
         float_graph=float_graph,
-        table=table,
+        table=calibrated.table,
         calibration=calibration,
         held_out=held_out,
         float_outputs=float_outputs,
         fake_quantized_outputs=fake_quantized,
         quantized=quantized,
+        trials=calibrated.trials,
+        compared=calibrated.compared,
         seconds=clock.seconds,
     )
 
 
 def _quantize(
     loaded: LoadedNetwork, plan: Plan, calibration: Images, progress: Progress, clock: _Clock
-) -> tuple[nn.Module, CalibrationTable]:
+) -> tuple[nn.Module, Calibrated]:
     """The calibrated network, fine-tuned where the recipe says so, and its ranges."""
     recipe, digest = plan.recipe, plan.inputs.sample_list_sha256
     trained = recipe.calibrator == TRAINED
     quantized = insert_quantizers(loaded.network, plan.spec, recipe, trainable=trained or recipe.qat is not None)
     if trained:
         load_ranges(quantized, loaded.ranges, plan.weights)
-        table = table_of(quantized, TRAINED, 0, digest)
+        found = Calibrated(table=table_of(quantized, TRAINED, 0, digest))
     else:
-        progress.stage(f"calibrating ({recipe.calibrator})", _steps(plan.calibration))
-        table = calibrate(quantized, tracked(batches_of(calibration), progress), recipe.calibrator, digest)
+        found = calibrate_plan(quantized, loaded.network, plan, calibration, progress)
         clock.lap("calibration")
     if recipe.qat is not None:
         _fine_tune(quantized, recipe.qat, plan, progress)
-        table = table_of(quantized, TRAINED, table.samples, digest)
+        found = replace(found, table=table_of(quantized, TRAINED, found.table.samples, digest))
         clock.lap("fine-tuning")
-    return quantized, table
+    return quantized, found
 
 
 def _fine_tune(quantized: nn.Module, training: Training, plan: Plan, progress: Progress) -> None:
@@ -148,23 +145,6 @@ def _fine_tune(quantized: nn.Module, training: Training, plan: Plan, progress: P
     fit(quantized, job, world=World(), shown=shown, keep=lambda _: None)
 
 
-def batches_of(read: Images) -> Iterator[torch.Tensor]:
-    """Images in batches (N, C, H, W) float32."""
-    yield from torch.split(torch.from_numpy(read.images), BATCH)
-
-
-def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:
-    """A network's outputs over all images, by name. Raises SpecError where their number isn't the spec's."""
-    parts: list[tuple[torch.Tensor, ...]] = []
-    with torch.inference_mode():
-        for batch in tracked(torch.split(torch.from_numpy(images), BATCH), progress):
-            result = network(batch)
-            parts.append(result if isinstance(result, tuple) else (result,))
-    if len(parts[0]) != len(names):
-        raise SpecError(f"the spec names {len(names)} outputs ({', '.join(names)}), the network gives {len(parts[0])}")
-    return {name: torch.cat([part[i] for part in parts]).numpy() for i, name in enumerate(names)}
-
-
 def _export_float(network: nn.Module, plan: Plan) -> ir.Model:
     folded = deepcopy(network)
     fold_batchnorm(folded, plan.spec.fusions)
@@ -178,10 +158,6 @@ def _check_finite(outputs: Outputs, spec: ModelSpec) -> None:
                 f"{spec.name}: output {name} of the float network is not finite on held-out images; check the weights "
                 "and the preprocessing"
             )
-
-
-def _steps(samples: Sequence[Sample]) -> int:
-    return -(-len(samples) // BATCH)
 
 
 class _Clock:

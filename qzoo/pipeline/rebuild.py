@@ -56,6 +56,7 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
         data=dataset.name,
+        calibrators=bundle.measurement.calibrators,
         notes=(f"rebuilt from {manifest.id[:12]}'s portable graph; fidelity is to that graph",),
     )
     return store.put(

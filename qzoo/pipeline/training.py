@@ -16,14 +16,15 @@ from torch import nn
 
 from qzoo import weights as weights_module
 from qzoo.errors import DataUnavailable, TrainingDiverged, UsageError, WeightsMismatch
+from qzoo.pipeline.calibrators import calibrate_plan
 from qzoo.pipeline.datasets import open_dataset
+from qzoo.pipeline.forward import batches_of
 from qzoo.pipeline.images import read_calibration
 from qzoo.pipeline.network import load_network, load_ranges, make_network
-from qzoo.pipeline.plan import Options, make_plan
-from qzoo.pipeline.prepare import batches_of
-from qzoo.pipeline.progress import Progress, tracked
+from qzoo.pipeline.plan import COMPARE, Options, make_plan
+from qzoo.pipeline.progress import Progress
 from qzoo.pipeline.training_data import TrainingData
-from qzoo.quant.calibrate import apply_table, calibrate
+from qzoo.quant.calibrate import apply_table
 from qzoo.quant.insert import insert_quantizers
 from qzoo.records import Accuracy, CalibrationTable, decode, encode
 from qzoo.registry import ModelEntry, Registry
@@ -166,6 +167,10 @@ def _new_run(options: TrainOptions, entry: ModelEntry) -> Run:
     spec, qat = entry.spec, bool(options.qat)
     if options.learn_amax and not qat:
         raise UsageError("--learn-amax trains quantizers' ranges, which only --qat has")
+    if options.calibrator == COMPARE:
+        raise UsageError(
+            f"--calib {COMPARE} reports on the calibrators of one build; `qzoo train` takes one of them, or auto"
+        )
     base = spec.training.for_qat() if qat else spec.training
     training = replace(
         base,
@@ -284,9 +289,8 @@ def _calibrated(
             f"{run.weights} was built from weights sha256:{bundle.manifest.inputs.weights.sha256}, but those at hand "
             f"are sha256:{plan.weights.record.sha256}; give the file with --weights"
         )
-    batches = batches_of(read_calibration(plan, data.progress))
-    first = next(batches)
-    loaded = load_network(entry.spec, plan.weights, first)
+    images = read_calibration(plan, data.progress)
+    loaded = load_network(entry.spec, plan.weights, next(batches_of(images)))
     before = {"float": score(loaded.network, held_out, entry.spec.decision)}
     quantized = insert_quantizers(loaded.network, entry.spec, plan.recipe, trainable=True)
     if plan.recipe.calibrator == TRAINED:
@@ -295,9 +299,7 @@ def _calibrated(
         path = bundle.path / "calibration.json"
         apply_table(quantized, decode(path.read_bytes(), CalibrationTable, path))
     else:
-        data.progress.stage(f"calibrating ({plan.recipe.calibrator})", None)
-        everything = tracked((first, *batches), data.progress)
-        calibrate(quantized, everything, plan.recipe.calibrator, plan.inputs.sample_list_sha256)
+        calibrate_plan(quantized, loaded.network, plan, images, data.progress)
     before["calibrated"] = score(quantized, held_out, entry.spec.decision)
     recipe = plan.recipe
     decided = replace(run, calibrator=recipe.calibrator, placement=recipe.placement, weight_bits=recipe.weight_bits)

@@ -10,6 +10,7 @@ from qzoo.errors import IntegrityError
 from qzoo.provenance import Provenance
 from qzoo.records import (
     Accuracy,
+    CalibratorTrial,
     EngineRecord,
     EpochRecord,
     Fidelity,
@@ -27,10 +28,14 @@ Fraction = float  # a field below is itself called float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationObject:
-    """How an engine was calibrated, and the hash of the list of samples."""
+    """How an engine was calibrated, and the hash of the list of samples.
+
+    `compared` has the figures of each calibrator with --calib auto or all, and says which one was chosen.
+    """
 
     calibrator: str
     sample_list_sha256: str
+    compared: tuple[CalibratorTrial, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +204,11 @@ def build_object(bundle: Bundle, *, cached: bool, reason: str) -> BuildObject:
     """What `qzoo build --json` prints for one bundle."""
     manifest, measured = bundle.manifest, bundle.measurement
     inputs = manifest.inputs
-    calibration = CalibrationObject(calibrator=inputs.recipe.calibrator, sample_list_sha256=inputs.sample_list_sha256)
+    calibration = CalibrationObject(
+        calibrator=inputs.recipe.calibrator,
+        sample_list_sha256=inputs.sample_list_sha256,
+        compared=measured.calibrators,
+    )
     return BuildObject(
         model=inputs.model,
         precision=inputs.recipe.precision,

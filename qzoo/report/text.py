@@ -11,7 +11,7 @@ MB = 1e6
 
 
 def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
-    """What `qzoo build` did, in at most 25 lines."""
+    """What `qzoo build` did, in at most 25 lines, and a table of the calibrators where they were compared."""
     manifest, measured = bundle.manifest, bundle.measurement
     inputs = manifest.inputs
     recipe, weights = inputs.recipe, inputs.weights
@@ -20,11 +20,11 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
         f"  weights      {weights.kind}: {weights.ref}, {weights.num_classes} classes",
     ]
     if recipe.quantized:
-        lines.append(f"  calibration  {recipe.calibrator} on {manifest.data}, placement {recipe.placement}")
+        lines.append(f"  calibration  {_calibrator(bundle)} on {manifest.data}, placement {recipe.placement}")
     if cached:
         lines.append("  served from the store: the same was built before (--force rebuilds)")
     lines.append(f"  verified     {_verified(measured)}")
-    lines += ["", *_table(measured, recipe.precision), "", *_fidelity(measured)]
+    lines += [*_trials(measured), "", *_table(measured, recipe.precision), "", *_fidelity(measured)]
     lines += [f"  note         {note}" for note in _first(measured.notes, 4)]
     lines += [
         f"  engine       {bundle.engine}",
@@ -68,13 +68,13 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     ]
     if recipe.quantized:
         lines += [
-            f"  calibration  {recipe.calibrator}, sample list sha256:{inputs.sample_list_sha256}",
+            f"  calibration  {_calibrator(bundle)}, sample list sha256:{inputs.sample_list_sha256}",
             f"  placement    {recipe.placement}, roles {', '.join(recipe.roles)}",
         ]
     lines += [
         f"  made with    {', '.join(f'{name} {version}' for name, version in sorted(inputs.versions.items()))}",
         f"  verified     {_verified(measured)}",
-        *("", *_table(measured, recipe.precision), "", *_fidelity(measured)),
+        *(*_trials(measured), "", *_table(measured, recipe.precision), "", *_fidelity(measured)),
         *(f"  note         {note}" for note in measured.notes),
     ]
     rows = [
@@ -93,6 +93,35 @@ def _first(notes: Sequence[str], count: int) -> list[str]:
 
 def _shape(info: TensorInfo) -> str:
     return f"{info.name}: {' x '.join(('N', *map(str, info.shape)))} {info.dtype}"
+
+
+def _calibrator(bundle: Bundle) -> str:
+    named = bundle.manifest.inputs.recipe.calibrator
+    chosen = next((trial.calibrator for trial in bundle.measurement.calibrators if trial.chosen), named)
+    return named if chosen == named else f"{named}: {chosen}"
+
+
+def _trials(measured: Measurement) -> list[str]:
+    """Every calibrator's figures where they were compared, the best by SQNR marked."""
+    trials = measured.calibrators
+    if not trials:
+        return []
+    best = max(trials, key=lambda trial: trial.fidelity.sqnr_db)
+    heading = f"  calibrators on {trials[0].fidelity.samples} other calibration images, to the float model"
+    rows = [("", "SQNR", "top-1 agreement", "accuracy", "")]
+    for trial in trials:
+        agreement = trial.fidelity.top1_agreement
+        words = ["best"] * (trial is best) + ["built with"] * trial.chosen
+        rows.append(
+            (
+                trial.calibrator,
+                f"{trial.fidelity.sqnr_db:.2f} dB",
+                "-" if agreement is None else f"{agreement:.2%}",
+                _correct(trial.accuracy),
+                ", ".join(words),
+            )
+        )
+    return ["", heading, *aligned(rows)]
 
 
 def _fidelity(measured: Measurement) -> list[str]:

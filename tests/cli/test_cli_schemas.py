@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from small_builds import SMALL
 
 from qzoo.cli.schemas import FILES, OBJECTS, file_name, schema
 
@@ -56,6 +57,13 @@ def test_a_verbs_output_is_what_its_schema_says(qzoo, copied, tmp_path, monkeypa
     ended = qzoo(*words, "--json")
     assert ended.code == 0, ended.err
     check(name, ended.json)
+
+
+def test_a_comparison_of_calibrators_is_what_its_schema_says(qzoo, home):
+    found = qzoo(*SMALL, "--calib", "auto", "--json").json
+    check("build", found)
+    assert len(found["calibration"]["compared"]) == 6
+    check("measurement.json", json.loads((Path(found["bundle"]) / "measurement.json").read_text()))
 
 
 def test_runs_output_is_what_its_schema_says(qzoo, built, digits):

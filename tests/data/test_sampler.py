@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qzoo.data.sampler import choose, sample_list_digest
+from qzoo.data.sampler import choose, choose_apart, sample_list_digest
 from qzoo.data.stratify import held_out_digests, shares
 from qzoo.errors import DataUnavailable, UsageError
 from qzoo.hookspecs import Sample, Split
@@ -44,6 +44,20 @@ def test_each_class_gets_its_proportional_share(labels: list[int], count: int, s
     got = Counter(sample.label for sample in chosen)
     assert len({sample.id for sample in chosen}) == len(chosen) == size
     assert all(abs(got[label] - size * n / len(labels)) < 1 for label, n in Counter(labels).items())
+
+
+@settings(deadline=None)
+@given(labels=LABELS, count=st.integers(1, 250), apart=st.integers(0, 250), seed=st.integers(0, 5))
+def test_samples_apart_are_others_in_proportion_to_the_rest(labels: list[int], count: int, apart: int, seed: int):
+    dataset = Listed(make(labels))
+    chosen, beside = choose_apart(dataset, "calibration", count, apart, seed)
+    assert chosen == choose(dataset, "calibration", count, seed)
+    assert not {sample.id for sample in chosen} & {sample.id for sample in beside}
+    rest = Counter(labels) - Counter(sample.label for sample in chosen)
+    size = min(apart, rest.total())
+    got = Counter(sample.label for sample in beside)
+    assert len(beside) == len(set(beside)) == size
+    assert all(abs(got[label] - size * n / rest.total()) < 1 for label, n in rest.items())
 
 
 @given(sizes=st.dictionaries(st.integers(0, 9), st.integers(1, 50), min_size=1), data=st.data())

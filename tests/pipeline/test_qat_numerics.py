@@ -16,9 +16,9 @@ from qzoo.export import export
 from qzoo.measure import sqnr_db, top1_agreement
 from qzoo.pipeline import Options, make_plan
 from qzoo.pipeline.assemble import serialize
+from qzoo.pipeline.forward import batches_of
 from qzoo.pipeline.images import read_calibration, read_held_out
 from qzoo.pipeline.network import load_network
-from qzoo.pipeline.prepare import batches_of
 from qzoo.pipeline.progress import Silent
 from qzoo.quant.calibrate import calibrate
 from qzoo.quant.insert import insert_quantizers

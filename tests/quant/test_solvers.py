@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 import qzoo.quant.toolkit  # noqa: F401 - imports the toolkit without its warnings
 from qzoo.errors import CalibrationError, UnknownName, UsageError
 from qzoo.pipeline import Options, make_plan
+from qzoo.pipeline.forward import batches_of
 from qzoo.pipeline.images import read_calibration
 from qzoo.pipeline.network import load_network
-from qzoo.pipeline.prepare import batches_of
 from qzoo.pipeline.progress import Silent
 from qzoo.quant.calibrate import calibrate_weights
 from qzoo.quant.histogram import BINS, Collector

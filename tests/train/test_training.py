@@ -290,6 +290,46 @@ def test_fine_tuning_that_makes_no_sense_is_refused(tiny, home, options, says):
         make_plan(Options(model="tiny", target="onnxruntime", **options), tiny, home.home / "cache")
 
 
+def test_a_fine_tuned_build_begins_from_the_best_calibrator_and_keeps_the_figures(tiny, home, float_run):
+    options = Options(
+        model="tiny", target="onnxruntime", weights=float_run.weights, qat_epochs=1, calibrator="auto", calib_samples=16
+    )
+    (bundle,) = build_all([make_plan(options, tiny, home.home / "cache")], home)
+    trials = bundle.measurement.calibrators
+    assert [trial.fidelity.sqnr_db for trial in trials if trial.chosen] == [max(t.fidelity.sqnr_db for t in trials)]
+    assert json.loads((bundle.path / "calibration.json").read_text())["calibrator"] == "trained"
+
+
+def test_fine_tuning_begins_from_the_ranges_of_the_best_calibrator(trained, tiny, home, float_run):
+    run = trained(qat=True, weights=float_run.weights, epochs=1, calibrator="auto", calib_samples=16)
+    options = Options(
+        model="tiny", target="onnxruntime", weights=float_run.weights, calibrator="auto", calib_samples=16
+    )
+    (bundle,) = build_all([make_plan(options, tiny, home.home / "cache")], home)
+    ranges = json.loads((bundle.path / "calibration.json").read_text())["ranges"]
+    state = load_file(run.weights)
+    for path, found in ranges.items():
+        if path == "stem.input_quantizer":  # the others see a BatchNorm that training doesn't fold
+            assert float(state[f"{path}._amax"]) == pytest.approx(found["amax"][0], rel=1e-6)
+
+
+def test_a_report_on_all_calibrators_is_no_way_to_train(trained, float_run):
+    with pytest.raises(UsageError, match="--calib all reports on the calibrators of one build"):
+        trained(qat=True, weights=float_run.weights, calibrator="all")
+
+
+@pytest.mark.parametrize(("calibrator", "becomes"), [(None, "trained"), ("auto", "auto")])
+def test_trained_ranges_are_taken_unless_they_are_to_be_calibrated_anew(qat_run, tiny, home, calibrator, becomes):
+    options = Options(model="tiny", target="onnxruntime", weights=qat_run.weights, calibrator=calibrator)
+    assert make_plan(options, tiny, home.home / "cache").recipe.calibrator == becomes
+
+
+def test_there_is_no_report_on_calibrators_where_the_weights_bring_their_ranges(qat_run, tiny, home):
+    options = Options(model="tiny", target="onnxruntime", weights=qat_run.weights, calibrator="all")
+    with pytest.raises(UsageError, match=r"--calib all: the weights bring ranges of their own.*--calib auto"):
+        make_plan(options, tiny, home.home / "cache")
+
+
 def test_a_trained_state_loads_into_a_network_that_was_never_calibrated(qat_run, tiny):
     spec = tiny.model("tiny").spec
     network = insert_quantizers(

@@ -1,0 +1,41 @@
+"""Images through a PyTorch network, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from qzoo.errors import SpecError
+from qzoo.pipeline.images import Images
+from qzoo.pipeline.progress import Progress, tracked
+
+BATCH = 16
+"""Images per forward pass; bounds the memory of calibration whatever the number of samples."""
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def batches_of(read: Images) -> Iterator[torch.Tensor]:
+    """Images in batches (N, C, H, W) float32."""
+    yield from torch.split(torch.from_numpy(read.images), BATCH)
+
+
+def steps(images: int) -> int:
+    """How many batches so many images are."""
+    return -(-images // BATCH)
+
+
+def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:
+    """A network's outputs over all images, by name. Raises SpecError where their number isn't the spec's."""
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with torch.inference_mode():
+        for batch in tracked(torch.split(torch.from_numpy(images), BATCH), progress):
+            result = network(batch)
+            parts.append(result if isinstance(result, tuple) else (result,))
+    if len(parts[0]) != len(names):
+        raise SpecError(f"the spec names {len(names)} outputs ({', '.join(names)}), the network gives {len(parts[0])}")
+    return {name: torch.cat([part[i] for part in parts]).numpy() for i, name in enumerate(names)}
