@@ -77,7 +77,7 @@ def test_the_script_ends_with_the_errors_code_and_says_it_in_one_line(script):
 
 
 def test_what_is_not_a_qzoo_error_keeps_its_traceback(qzoo, monkeypatch):
-    def break_down(_: object) -> None:
+    def break_down(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("qzoo.cli.list.load_registry", break_down)
