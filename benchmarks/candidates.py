@@ -124,7 +124,7 @@ def _qzoo(plan: Plan, prepared: Prepared, folder: Path) -> Candidate:
         labels=plan.inputs.labels,
     )
     lowered = plan.backend.lower(prepared.portable, plan.recipe, plan.target)
-    path, record = build_engine(lowered, "int8", plan.backend, plan.target, facts, folder, plan.recipe.batch.max)
+    path, record, _ = build_engine(lowered, "int8", plan.backend, plan.target, facts, folder, plan.recipe.batch)
     path.with_name(f"{path.name}.json").write_bytes(encode(record))
     return Candidate(f"qzoo {plan.backend.name}", "qzoo", str(path), plan.backend.name, ours=True)
 

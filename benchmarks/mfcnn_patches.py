@@ -3,7 +3,7 @@
     python benchmarks/mfcnn_patches.py --save mfcnn_patches
 
 The looped network has the same weights, declarations and calibration images, and goes through the same export and
-lowering. A ratio is the median over PROCESSES processes of ROUNDS rounds, each running every engine once in a random
+lowering; "as exported" it is the portable graph that onnxruntime is given without lowering. A ratio is the median over PROCESSES processes of ROUNDS rounds, each running every engine once in a random
 order, with a bootstrap 95 % interval.
 """
 
@@ -27,7 +27,7 @@ from timing import time_in_processes
 from qzoo.measure import latency_ratio
 from qzoo.pipeline.assemble import Facts, build_engine
 from qzoo.pipeline.plan import Options, Plan, make_plan
-from qzoo.pipeline.prepare import Prepared, prepare
+from qzoo.pipeline.prepare import prepare
 from qzoo.pipeline.progress import Silent
 from qzoo.records import encode
 from qzoo.registry import Registry
@@ -37,9 +37,12 @@ from qzoo.store import Store
 PROCESSES, ROUNDS = 5, 30
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "pytorch-quantization")
+AS_EXPORTED = "as exported"
 RATIOS = (
     ("onnxruntime fp32, looped", "onnxruntime fp32"),
     ("onnxruntime int8, looped", "onnxruntime int8"),
+    ("onnxruntime int8, looped as exported", "onnxruntime int8"),
+    ("onnxruntime fp32, looped", "onnxruntime int8"),
     ("onnxruntime int8", "onnxruntime fp32"),
     ("openvino int8", "openvino fp32"),
     ("openvino int8", "openvino bf16"),
@@ -101,10 +104,13 @@ def _engines(folder: Path) -> Iterator[tuple[Candidate, ir.Model]]:
     plans = {name: _plan(name) for name in ("onnxruntime", "openvino")}
     ort = plans["onnxruntime"]
     looped = replace(ort, entry=replace(ort.entry, spec=replace(ort.spec, builder="mfcnn_loop:looped_mfcnn")))
-    for label, plan in (("onnxruntime", ort), ("onnxruntime looped", looped), ("openvino", plans["openvino"])):
+    for plan, kind in ((ort, ""), (looped, "looped"), (plans["openvino"], "")):
         prepared = prepare(plan, Silent())
-        for precision in ("int8", *plan.backend.float_precisions):
-            yield _engine(plan, prepared, precision, label.partition(" ")[2], folder)
+        yield _engine(plan, prepared.portable, "int8", kind, folder)
+        for precision in plan.backend.float_precisions:
+            yield _engine(plan, prepared.float_graph, precision, kind, folder)
+        if kind:
+            yield _engine(plan, prepared.portable, "int8", f"{kind} {AS_EXPORTED}", folder)
 
 
 def _plan(target: str) -> Plan:
@@ -112,12 +118,10 @@ def _plan(target: str) -> Plan:
     return make_plan(options, Registry.load(), Store.default().home / "cache")
 
 
-def _engine(
-    plan: Plan, prepared: Prepared, precision: Precision, kind: str, folder: Path
-) -> tuple[Candidate, ir.Model]:
+def _engine(plan: Plan, graph: ir.Model, precision: Precision, kind: str, folder: Path) -> tuple[Candidate, ir.Model]:
     name = f"{plan.backend.name} {precision}" + (f", {kind}" if kind else "")
-    graph = prepared.portable if precision == "int8" else prepared.float_graph
-    lowered = plan.backend.lower(graph, replace(plan.recipe, precision=precision), plan.target)
+    recipe = replace(plan.recipe, precision=precision)
+    lowered = graph if kind.endswith(AS_EXPORTED) else plan.backend.lower(graph, recipe, plan.target)
     facts = Facts(
         model=plan.spec.name,
         preprocess=plan.spec.input.preprocess,
@@ -126,7 +130,7 @@ def _engine(
     )
     own = folder / name.replace(" ", "-")
     own.mkdir()
-    path, record = build_engine(lowered, precision, plan.backend, plan.target, facts, own, plan.recipe.batch.max)
+    path, record, _ = build_engine(lowered, precision, plan.backend, plan.target, facts, own, plan.recipe.batch)
     path.with_name(f"{path.name}.json").write_bytes(encode(record))
     return Candidate(name, "qzoo", str(path), plan.backend.name, ours=True), lowered
 
@@ -144,9 +148,9 @@ def _row(candidate: Candidate, graph: ir.Model, times: list[list[float]]) -> Row
 
 def _table(rows: list[Row], ratios: list[Ratio]) -> Iterator[str]:
     for row in sorted(rows, key=lambda row: row.latency_ms):
-        yield f"{row.engine:26} {row.latency_ms:8.3f} ms  {row.nodes:5} nodes, {row.convolutions:3} convolutions"
+        yield f"{row.engine:37} {row.latency_ms:8.3f} ms  {row.nodes:5} nodes, {row.convolutions:3} convolutions"
     for ratio in ratios:
-        yield f"{ratio.engine:26} {ratio.ratio:.3f}x [{ratio.ci95[0]:.3f}, {ratio.ci95[1]:.3f}] of {ratio.of}"
+        yield f"{ratio.engine:37} {ratio.ratio:.3f}x [{ratio.ci95[0]:.3f}, {ratio.ci95[1]:.3f}] of {ratio.of}"
 
 
 if __name__ == "__main__":

@@ -22,17 +22,21 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "tensorrt",
+    "tensorrt_rtx_cu13",
+    "cuda-bindings",
     "numpy",
 )
-TENSORRT = "tensorrt: this version of qzoo has no backend for it, and this project has not executed full TensorRT"
+TENSORRT = "tensorrt: written to its documentation; this project has not executed full TensorRT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetState:
-    """Whether one backend works here; if so as which target and in which precisions, if not why not."""
+    """Whether one backend runs engines here; if so as which target, if not why not, and whether it builds them."""
 
     name: str
     works: bool
+    builds: bool
     target: str | None
     precisions: tuple[Precision, ...]
     reason: str
@@ -72,18 +76,31 @@ def lines(found: Findings) -> list[str]:
     text += [f"  {name:22}{version or 'not installed'}" for name, version in found.packages.items()]
     text.append("targets")
     for state in found.targets:
-        what = f"{state.target}: {', '.join(state.precisions)}" if state.works else f"doesn't work: {state.reason}"
-        text.append(f"  {state.name:22}{what}")
+        text.append(f"  {state.name:22}{_said(state)}")
     text += [f"plugin {problem.plugin} was left out: {problem.message}" for problem in found.plugin_problems]
     return [*text, *found.notes]
 
 
+def _said(state: TargetState) -> str:
+    if state.works:
+        return f"{state.target}: {', '.join(state.precisions)}"
+    if state.builds:
+        return f"builds {', '.join(state.precisions)}; runs nothing: {state.reason}"
+    return f"doesn't work: {state.reason}"
+
+
 def _state(backend: Backend) -> TargetState:
     probe = backend.probe()
-    if not probe.works:
-        return TargetState(name=backend.name, works=False, target=None, precisions=(), reason=probe.reason)
-    usable = tuple(precision for precision in PRECISIONS if _can(backend, precision))
-    return TargetState(name=backend.name, works=True, target=str(backend.target()), precisions=usable, reason="")
+    builds = probe.works or probe.builds
+    usable = tuple(precision for precision in PRECISIONS if builds and _can(backend, precision))
+    return TargetState(
+        name=backend.name,
+        works=probe.works,
+        builds=builds,
+        target=str(backend.target()) if probe.works else None,
+        precisions=usable,
+        reason=probe.reason,
+    )
 
 
 def _can(backend: Backend, precision: Precision) -> bool:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import pluggy
 
-from qzoo.spec import ModelFamily, ModelSpec, Precision, Recipe, Role
+from qzoo.errors import TargetUnsupported
+from qzoo.spec import BatchProfile, ModelFamily, ModelSpec, Precision, Recipe, Role
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from qzoo.records import EngineRecord, Probe, Target
+    from qzoo.records import EngineRecord, LayerTable, Probe, Target
 
     Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -104,6 +105,23 @@ class Backend(ABC):
     def target(self) -> Target:
         """This machine as a target. Raises TargetUnavailable."""
 
+    def target_for(self, hardware: str) -> Target:
+        """The target `<name>/<hardware>`. Raises TargetUnsupported for hardware that it can't build for here.
+
+        As most runtimes do, this builds only for the machine it runs on; one that builds ahead of time overrides it.
+        """
+        here = self.target()
+        if hardware != here.isa:
+            raise TargetUnsupported(
+                f"target {self.name}/{hardware}: this machine is {here}, and {self.name} builds only for the machine "
+                "it runs on; build there, or leave out the part after the slash"
+            )
+        return here
+
+    def runs(self, target: Target) -> bool:
+        """Whether engines built for `target` run here. If not, their measurement says "planned"."""
+        return self.probe().works and target == self.target()
+
     @abstractmethod
     def check_precision(self, precision: Precision) -> None:
         """Raise TargetUnsupported, naming the way out, where this machine can't run `precision`."""
@@ -116,9 +134,16 @@ class Backend(ABC):
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:
         """The runtime's settings for a precision, by the runtime's own names, as kept in the engine's record."""
 
+    def fixed(self, target: Target, batch: BatchProfile) -> dict[str, str]:  # noqa: ARG002 - for those who override it
+        """What else of a build's config the target and the batch profile decide; here nothing, as any batch runs."""
+        return {}
+
     @abstractmethod
-    def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> None:
-        """Turn a serialized lowered ONNX graph into an engine file at `out`."""
+    def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
+        """Turn a serialized lowered ONNX graph into an engine file at `out`.
+
+        Returns the engine's layers where the runtime tells them.
+        """
 
     @abstractmethod
     def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:

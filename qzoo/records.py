@@ -18,6 +18,8 @@ from qzoo.spec import Decision, Precision, Preprocess, Recipe, Role
 
 T = TypeVar("T")
 Verified = Literal["passed", "planned"]
+INT8 = "Int8"
+"""A layer's type, as TensorRT writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +46,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Whether a backend works on this machine; if not, `reason` says why and what to do."""
+    """Whether a backend runs engines on this machine; if not, `reason` says why and what to do.
+
+    `builds`: whether it still builds engines here, for machines that have what this one lacks.
+    """
 
     works: bool
+    builds: bool = False
     version: str | None = None
     reason: str = ""
 
@@ -115,7 +121,54 @@ class EngineRecord:
     decision: Decision
     labels: tuple[str, ...]
     max_batch: int
+    graph_sha256: str | None = None  # of the lowered graph it was built from
     schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTensor:
+    """A tensor of an engine's layer, in the runtime's words. A dimension of -1 is the batch's."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer of an engine: what it reads and writes, and the names of the ONNX nodes that were fused into it."""
+
+    name: str
+    kind: str
+    inputs: tuple[LayerTensor, ...]
+    constants: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedOperator:
+    """An ONNX node that multiplies by weights, its layer, and the type it multiplies in; None: it isn't told."""
+
+    node: str
+    operator: str
+    layer: str | None
+    dtype: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTable:
+    """layers.json: what a runtime made of a graph, layer by layer."""
+
+    layers: tuple[Layer, ...]
+    operators: tuple[PlannedOperator, ...]
+    schema: Literal[1] = 1
+
+    def coverage(self, *operators: str) -> tuple[int, int]:
+        """How many of these operators' nodes are computed in INT8, and how many there are."""
+        found = [one for one in self.operators if one.operator in operators]
+        return sum(one.dtype == INT8 for one in found), len(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from tiny_network import write_tiny
 
 from qzoo.pipeline import Options, build_all, make_plan
 from qzoo.registry import Registry
+from qzoo.spec import BatchProfile
 from qzoo.store import Bundle, Store
 
 CPU_RUNTIMES = ("onnxruntime", "openvino")
@@ -30,6 +31,23 @@ def built_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundles(built_home: Path, registry: Registry) -> dict[str, Bundle]:
     """resnet20's INT8 bundles by runtime, in `built_home`."""
     return _built("resnet20", built_home, registry)
+
+
+@pytest.fixture(scope="session")
+def planned_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A QZOO_HOME in which resnet20:int8 was built ahead of time for GPUs. Not to be changed."""
+    return tmp_path_factory.mktemp("planned-home")
+
+
+@pytest.fixture(scope="session")
+def planned(planned_home: Path, registry: Registry) -> Bundle:
+    """resnet20's INT8 bundle for TensorRT-RTX, in `planned_home`."""
+    probe = registry.backend("tensorrt-rtx").probe()
+    if not probe.builds:
+        pytest.skip(f"tensorrt-rtx: {probe.reason}")
+    options = Options(model="resnet20", target="tensorrt-rtx/sm86+sm89+sm120", batch=BatchProfile(min=1, opt=8, max=32))
+    store = Store(planned_home)
+    return build_all([make_plan(options, registry, store.home / "cache")], store)[0]
 
 
 @pytest.fixture(scope="session")

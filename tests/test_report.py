@@ -101,7 +101,9 @@ def test_what_was_not_measured_is_null_in_json(with_measurement):
 
 def test_what_could_not_be_run_here_is_planned(with_measurement):
     bundle = with_measurement(**NOT_MEASURED, verified="planned")
-    assert "  verified     planned" in build_summary(bundle, cached=False, reason="asked for")
+    summary = build_summary(bundle, cached=False, reason="asked for")
+    assert "  verified     planned: built, but not run here" in summary
+    assert not any("qzoo run" in line for line in summary)
     assert in_json(bundle)["verified"] == "planned"
 
 

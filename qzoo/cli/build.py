@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     default=("auto",),
     show_default=True,
     shell_complete=complete_targets,
-    help="openvino, onnxruntime, or auto; repeatable.",
+    help="openvino, onnxruntime, tensorrt-rtx, tensorrt, or auto; repeatable.",
 )
 @build_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also copy the bundle into this directory.")
@@ -59,6 +59,7 @@ def command(
       qzoo build resnet18 resnet50 --target openvino --target onnxruntime
       qzoo build resnet50 --int8 --weights resnet50.pth --data ./photos
       qzoo build resnet50 --int8 --weights random --target onnxruntime --json
+      qzoo build resnet50 --int8 --target tensorrt-rtx --gpu sm86,sm89 --batch 1:8:32
     """
     from qzoo.cli.progress import shown
     from qzoo.pipeline import build_all, make_plan, stored

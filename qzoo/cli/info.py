@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("subject", metavar="MODEL|ENGINE", shell_complete=complete_subjects)
 @click.option("--modules", is_flag=True, help="Also list the module paths that fusions and swaps are written in.")
+@click.option("--layers", is_flag=True, help="Of an engine: also its layers, where its runtime tells them.")
 @which_target
 @plugin_dirs
 @as_json
 def command(
     subject: str,
     modules: bool,  # noqa: FBT001 - click's flags
+    layers: bool,  # noqa: FBT001
     target: str | None,
     plugin_dirs: tuple[Path, ...],
     as_json: bool,  # noqa: FBT001
@@ -37,14 +39,18 @@ def command(
       qzoo info resnet50
       qzoo info resnet20 --modules
       qzoo info resnet20:int8
+      qzoo info resnet20:int8 --target tensorrt-rtx --layers
       qzoo info ./mybundle --json
     """
+    from qzoo.errors import UsageError
     from qzoo.store import names_engine
 
     registry = load_registry(plugin_dirs)
     found: EngineObject | ModelObject
     if names_engine(subject):
-        found, lines = _engine(subject, registry, target, modules=modules)
+        found, lines = _engine(subject, registry, target, modules=modules, layers=layers)
+    elif layers:
+        raise UsageError(f"--layers lists an engine's layers, and {subject} is a model; give its tag too")
     else:
         found, lines = _model(registry.model(subject), target, modules=modules)
     if as_json:
@@ -55,17 +61,26 @@ def command(
     click.echo("\n".join(lines))
 
 
-def _engine(subject: str, registry: Registry, target: str | None, *, modules: bool) -> tuple[EngineObject, list[str]]:
+def _engine(
+    subject: str, registry: Registry, target: str | None, *, modules: bool, layers: bool
+) -> tuple[EngineObject, list[str]]:
     from qzoo.engine import find
     from qzoo.errors import UsageError
-    from qzoo.report import bundle_lines, engine_lines, engine_object
+    from qzoo.report import bundle_lines, engine_lines, engine_object, layer_lines
     from qzoo.store import Store
 
     if modules:
         raise UsageError(f"--modules lists a model's modules, and {subject} is an engine; give the model's name")
     file = find(subject, registry, Store.default(), target)
     bundle = file.bundle
-    return engine_object(file), engine_lines(file.record) if bundle is None else bundle_lines(bundle)
+    lines = engine_lines(file.record) if bundle is None else bundle_lines(bundle)
+    if not layers:
+        return engine_object(file), lines
+    table = None if bundle is None else bundle.layers
+    if table is None:
+        runtime = file.record.target.runtime
+        raise UsageError(f"--layers: {subject} comes without layers.json; {runtime} tells no layers, or it lies alone")
+    return engine_object(file, table), [*lines, "", *layer_lines(table)]
 
 
 def _model(entry: ModelEntry, target: str | None, *, modules: bool) -> tuple[ModelObject, list[str]]:

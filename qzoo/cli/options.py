@@ -15,7 +15,7 @@ from qzoo.errors import UsageError
 if TYPE_CHECKING:
     from qzoo.pipeline.plan import Options
     from qzoo.registry import Registry
-    from qzoo.spec import Placement, Precision
+    from qzoo.spec import BatchProfile, Placement, Precision
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -91,6 +91,8 @@ class BuildWords(TypedDict):
     weight_bits: int | None
     qat_epochs: int
     batch_size: int
+    batch: str | None
+    gpu: str | None
     max_drop: float | None
     seed: int
     workers: int | None
@@ -98,12 +100,12 @@ class BuildWords(TypedDict):
 
 
 def options_of(model: str, target: str, words: BuildWords) -> Options:
-    """The options of one build. Raises UsageError where --precision, --int8 and --fp16 contradict each other."""
+    """The options of one build. Raises UsageError where some contradict each other."""
     from qzoo.pipeline.plan import Options
 
     return Options(
         model=model,
-        target=target,
+        target=_on_gpus(target, words["gpu"]),
         precision=_precision(words),
         weights=words["weights"],
         data=words["data"],
@@ -114,6 +116,7 @@ def options_of(model: str, target: str, words: BuildWords) -> Options:
         weight_bits=words["weight_bits"],
         qat_epochs=words["qat_epochs"],
         batch_size=words["batch_size"],
+        batch=_batch(words),
         max_drop=words["max_drop"],
         seed=words["seed"],
         workers=words["workers"],
@@ -127,6 +130,29 @@ def _precision(words: BuildWords) -> Precision:
     if named is not None and sugar is not None and named != sugar:
         raise UsageError(f"--precision {named} contradicts --{sugar.replace('+', ' --')}; give one of them")
     return named or sugar or "int8"
+
+
+def _on_gpus(target: str, gpus: str | None) -> str:
+    if gpus is None:
+        return target
+    if target == "auto" or "/" in target:
+        raise UsageError(f"--gpu {gpus} needs a --target that builds ahead of time, not {target}; tensorrt-rtx does")
+    return f"{target}/{'+'.join(part.strip() for part in gpus.split(','))}"
+
+
+def _batch(words: BuildWords) -> BatchProfile | None:
+    from qzoo.spec import BatchProfile
+
+    text = words["batch"]
+    if text is None:
+        return None
+    parts = text.split(":")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--batch {text}: give three batch sizes, MIN:OPT:MAX, such as 1:8:32")
+    low, opt, high = map(int, parts)
+    if words["batch_size"] not in (1, opt):
+        raise UsageError(f"--batch {text} contradicts --batch-size {words['batch_size']}; give one of them")
+    return BatchProfile(min=low, opt=opt, max=high)
 
 
 def build_options(command: F) -> F:
@@ -176,6 +202,16 @@ def build_options(command: F) -> F:
                 help="Fine-tune with fake quantization first, so many epochs; `qzoo train --qat` has all options.",
             ),
             click.option("--batch-size", default=1, show_default=True, help="The batch that latency is measured at."),
+            click.option(
+                "--batch",
+                metavar="MIN:OPT:MAX",
+                help="The batches that the engine takes, and the one it is tuned for. Default: the recipe's.",
+            ),
+            click.option(
+                "--gpu",
+                metavar="SM,...",
+                help="The GPUs to build for ahead of time, sm86,sm89; for --target tensorrt-rtx.",
+            ),
             click.option(
                 "--max-drop", type=float, help="Accuracy points the engine may lose (exit 5 beyond). Default 1.0."
             ),

@@ -15,7 +15,7 @@ from qzoo.cli.store.rm import RemovedObject
 from qzoo.cli.store.verify import VerifiedObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
-from qzoo.records import CalibrationTable, EngineRecord, Manifest, Measurement, encode
+from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, encode
 from qzoo.report.objects import (
     BuildObject,
     BuildsObject,
@@ -51,6 +51,7 @@ OBJECTS: dict[str, type] = {
 FILES: dict[str, type] = {
     "calibration.json": CalibrationTable,
     "engine.json": EngineRecord,
+    "layers.json": LayerTable,
     "manifest.json": Manifest,
     "measurement.json": Measurement,
 }

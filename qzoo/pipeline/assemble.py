@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -17,8 +18,20 @@ from qzoo.errors import TargetUnsupported
 from qzoo.hookspecs import Backend, Engine
 from qzoo.measure import fidelity, latency
 from qzoo.pipeline.progress import Progress
-from qzoo.records import EngineRecord, Fidelity, Latency, Target, TensorInfo, file_digest
-from qzoo.spec import Decision, Precision, Preprocess, Recipe
+from qzoo.records import (
+    EngineRecord,
+    Fidelity,
+    Latency,
+    LayerTable,
+    Target,
+    TensorInfo,
+    Verified,
+    digest_of,
+    encode,
+    file_digest,
+)
+from qzoo.spec import BatchProfile, Decision, Precision, Preprocess, Recipe
+from qzoo.store import LAYERS
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -36,16 +49,41 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What an engine computed, and how close it is to its lowered graph."""
+
+    outputs: Outputs
+    fidelity: Fidelity
+
+
+@dataclass(frozen=True, kw_only=True)
 class Assembled:
-    """An engine's files and what was found out about it."""
+    """An engine and what was found out about it. `ran` is None, and it is only planned, where it can't run here."""
 
     lowered: bytes
     engine_name: str
     engine: bytes
     record: EngineRecord
-    outputs: Outputs
+    layers: LayerTable | None
     lowered_outputs: Outputs
-    engine_fidelity: Fidelity
+    ran: Ran | None
+
+    @property
+    def verified(self) -> Verified:
+        return "planned" if self.ran is None else "passed"
+
+    @property
+    def engine_fidelity(self) -> Fidelity | None:
+        return None if self.ran is None else self.ran.fidelity
+
+    def files(self) -> dict[str, bytes]:
+        """What it adds to a bundle, by name."""
+        files = {
+            "lowered.onnx": self.lowered,
+            self.engine_name: self.engine,
+            f"{self.engine_name}.json": encode(self.record),
+        }
+        return files if self.layers is None else {**files, LAYERS: encode(self.layers)}
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -75,7 +113,7 @@ def assemble(
     trained: bool,
     progress: Progress,
 ) -> Assembled:
-    """Lower, build, load, run over `images` (N, C, H, W) and compare with the lowered graph.
+    """Lower and build; where the engine runs here, run it over `images` (N, C, H, W) and compare with the graph.
 
     Raises GraphError or TargetError. What the comparison allows is for `gates.check_engine` to say.
     """
@@ -84,23 +122,31 @@ def assemble(
     lowered_bytes = serialize(lowered)
     progress.stage(f"building {backend.name} engine")
     with TemporaryDirectory(prefix="qzoo-") as folder:
-        path, record = build_engine(lowered, recipe.precision, backend, target, facts, Path(folder), recipe.batch.max)
-        engine = backend.load(path, record)
+        made = build_engine(lowered, recipe.precision, backend, target, facts, Path(folder), recipe.batch)
         progress.stage(f"verifying {backend.name} engine", 2)
-        outputs = run_batched(engine, images)
+        outputs = run_batched(backend.load(made.path, made.record), images) if backend.runs(target) else None
         progress.advance()
         lowered_outputs = run_reference(lowered_bytes, images)
         progress.advance()
-        found = fidelity(lowered_outputs, outputs, facts.decision, trained=trained)
         return Assembled(
             lowered=lowered_bytes,
-            engine_name=path.name,
-            engine=path.read_bytes(),
-            record=record,
-            outputs=outputs,
+            engine_name=made.path.name,
+            engine=made.path.read_bytes(),
+            record=made.record,
+            layers=made.layers,
             lowered_outputs=lowered_outputs,
-            engine_fidelity=found,
+            ran=None
+            if outputs is None
+            else Ran(outputs=outputs, fidelity=fidelity(lowered_outputs, outputs, facts.decision, trained=trained)),
         )
+
+
+class Built(NamedTuple):
+    """An engine file, its record, and its layers where the runtime tells them."""
+
+    path: Path
+    record: EngineRecord
+    layers: LayerTable | None
 
 
 def build_engine(
@@ -110,12 +156,12 @@ def build_engine(
     target: Target,
     facts: Facts,
     folder: Path,
-    max_batch: int,
-) -> tuple[Path, EngineRecord]:
-    """Build an engine file in `folder`, and its record."""
-    config = backend.config(precision)
-    path = folder / f"engine{backend.suffix}"
-    backend.build(serialize(lowered), config, path)
+    batch: BatchProfile,
+) -> Built:
+    """Build an engine file in `folder`."""
+    config = {**backend.config(precision), **backend.fixed(target, batch)}
+    path, graph = folder / f"engine{backend.suffix}", serialize(lowered)
+    layers = backend.build(graph, config, path)
     inputs, outputs = tensor_infos(lowered)
     record = EngineRecord(
         model=facts.model,
@@ -129,9 +175,10 @@ def build_engine(
         preprocess=facts.preprocess,
         decision=facts.decision,
         labels=facts.labels,
-        max_batch=max_batch,
+        max_batch=batch.max,
+        graph_sha256=digest_of(graph),
     )
-    return path, record
+    return Built(path, record, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +192,30 @@ class FloatEngines:
 def measure_latency(
     engine: Assembled, float_graph: ir.Model, recipe: Recipe, backend: Backend, facts: Facts, image: NDArray[np.float32]
 ) -> FloatEngines:
-    """Latency of the engine and of its runtime's float engines, interleaved, at the profile's opt batch."""
+    """Latency of the engine and of its runtime's float engines, interleaved, at the profile's opt batch.
+
+    Of an engine that can't run here only the fp32 one's size.
+    """
     batch = np.ascontiguousarray(np.broadcast_to(image, (recipe.batch.opt, *image.shape)))
     target, threads = engine.record.target, os.cpu_count() or 1
-    calls: dict[str, Callable[[], object]] = {}
+    runs, calls = engine.ran is not None, dict[str, Callable[[], object]]()
     size = engine.record.size_bytes if recipe.precision == "fp32" else None
     with TemporaryDirectory(prefix="qzoo-") as folder:
-        own = Path(folder) / engine.engine_name
-        own.write_bytes(engine.engine)
-        calls[recipe.precision] = _call(backend.load(own, engine.record), batch)
+        if runs:
+            own = Path(folder) / engine.engine_name
+            own.write_bytes(engine.engine)
+            calls[recipe.precision] = _call(backend.load(own, engine.record), batch)
         for precision in _float_precisions(backend, recipe.precision):
             place = Path(folder) / precision
             place.mkdir()
             float_recipe = Recipe(target=backend.name, precision=precision)
             lowered = backend.lower(float_graph, float_recipe, target)
-            path, record = build_engine(lowered, precision, backend, target, facts, place, recipe.batch.max)
+            path, record, _ = build_engine(lowered, precision, backend, target, facts, place, recipe.batch)
             size = record.size_bytes if precision == "fp32" else size
-            calls[precision] = _call(backend.load(path, record), batch)
-        return FloatEngines(latency(calls, batch=recipe.batch.opt, threads=threads), size)
+            if runs:
+                calls[precision] = _call(backend.load(path, record), batch)
+        measured = latency(calls, batch=recipe.batch.opt, threads=threads) if runs else {}
+        return FloatEngines(measured, size)
 
 
 def _float_precisions(backend: Backend, own: Precision) -> list[Precision]:

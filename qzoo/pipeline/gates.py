@@ -32,11 +32,13 @@ def check_export(found: Fidelity, quantization: Fidelity | None, tolerances: Tol
         )
 
 
-def check_engine(found: Fidelity, quantization: Fidelity | None, recipe: Recipe, runtime: str) -> None:
-    """Raise AccuracyGateError where an engine computes something else than its lowered graph.
+def check_engine(found: Fidelity | None, quantization: Fidelity | None, recipe: Recipe, runtime: str) -> None:
+    """Raise AccuracyGateError where an engine computes something else than its lowered graph. None: it didn't run.
 
     `quantization` is the lowered graph's fidelity to the float network; None for a float network.
     """
+    if found is None:
+        return
     tolerances = recipe.tolerances
     half = recipe.precision in _HALF
     least = _least_db(min(tolerances.engine_sqnr_db, HALF_DB) if half else tolerances.engine_sqnr_db, quantization)

@@ -14,7 +14,7 @@ from pathlib import Path
 from qzoo import weights as weights_module
 from qzoo.data.labels import imagenet_labels, read_labels
 from qzoo.data.sampler import choose, choose_apart, sample_list_digest
-from qzoo.errors import DataUnavailable, TargetUnavailable, TargetUnsupported, UnknownName, UsageError
+from qzoo.errors import DataUnavailable, TargetUnavailable, UnknownName, UsageError
 from qzoo.hookspecs import Backend, Dataset, Sample
 from qzoo.pipeline.datasets import open_dataset
 from qzoo.pipeline.progress import Progress, Silent
@@ -71,6 +71,7 @@ class Options:
     weight_bits: int | None = None
     qat_epochs: int = 0
     batch_size: int = 1
+    batch: BatchProfile | None = None  # instead of batch_size
     max_drop: float | None = None
     seed: int = 0
     workers: int | None = None
@@ -125,7 +126,8 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
-    target = backend.target()
+    hardware = options.target.partition("/")[2]
+    target = backend.target_for(hardware) if hardware else backend.target()
     dataset = open_dataset(options.data or entry.spec.data, registry, cache / "datasets")
     weights = weights_module.plan(
         entry.spec, options.weights, options.seed, cache / "weights", _Download(progress or Silent())
@@ -170,11 +172,10 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
 def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
     """The backend that `--target` names, and why it. `auto`: the first of `Registry.preferred` that works.
 
-    `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName, TargetUnavailable, or
-    TargetUnsupported for a target that is not this machine's.
+    `wanted` may be a runtime or a whole target, "openvino/avx512_vnni+bf16". Raises UnknownName or TargetUnavailable.
     """
     if wanted != "auto":
-        return _exactly(wanted, _working(registry.backend(wanted.partition("/")[0]))), "asked for"
+        return _working(registry.backend(wanted.partition("/")[0])), "asked for"
     passed_over: list[str] = []
     for backend in registry.preferred():
         probe = backend.probe()
@@ -188,18 +189,8 @@ def choose_backend(wanted: str, registry: Registry) -> tuple[Backend, str]:
 
 def _working(backend: Backend) -> Backend:
     probe = backend.probe()
-    if not probe.works:
+    if not (probe.works or probe.builds):
         raise TargetUnavailable(f"target {backend.name} doesn't work here: {probe.reason}")
-    return backend
-
-
-def _exactly(wanted: str, backend: Backend) -> Backend:
-    here = str(backend.target())
-    if "/" in wanted and wanted != here:
-        raise TargetUnsupported(
-            f"target {wanted}: this machine is {here}, and {backend.name} builds only for the machine it runs on; "
-            f"build there, or leave out the part after the slash"
-        )
     return backend
 
 
@@ -224,7 +215,7 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options, trained: weight
         if not options.max_drop >= 0:
             raise UsageError(f"--max-drop {options.max_drop}: give accuracy points, 0 or more")
         tolerances = replace(tolerances, max_drop=options.max_drop)
-    batch = BatchProfile(min=1, opt=options.batch_size, max=max(options.batch_size, recipe.batch.max))
+    batch = options.batch or BatchProfile(min=1, opt=options.batch_size, max=max(options.batch_size, recipe.batch.max))
     bits, placement = options.weight_bits, options.placement
     if trained.ranges and (bits or trained.weight_bits) != trained.weight_bits:
         raise UsageError(f"--weight-bits {bits}: the weights were trained for {trained.weight_bits}; leave it out")

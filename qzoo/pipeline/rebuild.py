@@ -47,11 +47,13 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     check_engine(engine.engine_fidelity, quantization, recipe, backend.name)
     measurement = Measurement(
         target=target,
-        verified="passed",
+        verified=engine.verified,
         size_bytes={"float": bundle.measurement.size_bytes["float"], "engine": engine.record.size_bytes},
         latency={},
         accuracy=None,
-        fidelity=fidelity(outputs, engine.outputs, record.decision, trained=trained),
+        fidelity=None
+        if engine.ran is None
+        else fidelity(outputs, engine.ran.outputs, record.decision, trained=trained),
         export_fidelity=bundle.measurement.export_fidelity,
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
@@ -83,9 +85,7 @@ def _files(bundle: Bundle, engine: Assembled) -> dict[str, bytes]:
     }
     return {
         **kept,
-        "lowered.onnx": engine.lowered,
-        engine.engine_name: engine.engine,
-        f"{engine.engine_name}.json": encode(engine.record),
+        **engine.files(),
     }
 
 

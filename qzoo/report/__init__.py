@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qzoo.report.objects import build_object, engine_object, stored_object
-from qzoo.report.text import aligned, build_summary, bundle_lines, comparison, engine_lines
+from qzoo.report.text import aligned, build_summary, bundle_lines, comparison, engine_lines, layer_lines
 
 __all__ = [
     "aligned",
@@ -13,5 +13,6 @@ __all__ = [
     "comparison",
     "engine_lines",
     "engine_object",
+    "layer_lines",
     "stored_object",
 ]

@@ -14,6 +14,7 @@ from qzoo.records import (
     EngineRecord,
     EpochRecord,
     Fidelity,
+    LayerTable,
     Manifest,
     Measurement,
     Skipped,
@@ -116,12 +117,16 @@ class ModelObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineObject:
-    """`qzoo info ENGINE --json`. An engine file that lies alone has no manifest and no measurement."""
+    """`qzoo info ENGINE --json`. An engine file that lies alone has no manifest and no measurement.
+
+    `layers` is given with --layers.
+    """
 
     engine: str
     record: EngineRecord
     manifest: Manifest | None
     measurement: Measurement | None
+    layers: LayerTable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,7 @@ def stored_object(entry: Entry, store: Store) -> StoredObject:
     )
 
 
-def engine_object(file: EngineFile) -> EngineObject:
+def engine_object(file: EngineFile, layers: LayerTable | None = None) -> EngineObject:
     """What `qzoo info --json` prints of an engine."""
     bundle = file.bundle
     return EngineObject(
@@ -178,6 +183,7 @@ def engine_object(file: EngineFile) -> EngineObject:
         record=file.record,
         manifest=None if bundle is None else bundle.manifest,
         measurement=None if bundle is None else bundle.measurement,
+        layers=layers,
     )
 
 

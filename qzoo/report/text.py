@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qzoo.records import Accuracy, EngineRecord, Latency, Measurement, TensorInfo
+from qzoo.records import INT8, Accuracy, EngineRecord, Latency, LayerTable, LayerTensor, Measurement, TensorInfo
+from qzoo.spec import Recipe
 from qzoo.store import Bundle
 
 MB = 1e6
@@ -21,15 +22,15 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
     ]
     if recipe.quantized:
         lines.append(f"  calibration  {_calibrator(bundle)} on {manifest.data}, placement {recipe.placement}")
+    lines += _fine_tuning(recipe)
     if cached:
         lines.append("  served from the store: the same was built before (--force rebuilds)")
     lines.append(f"  verified     {_verified(measured)}")
     lines += [*_trials(measured), "", *_table(measured, recipe.precision), "", *_fidelity(measured)]
     lines += [f"  note         {note}" for note in _first(measured.notes, 4)]
-    lines += [
-        f"  engine       {bundle.engine}",
-        f"  run it       qzoo run {inputs.model}:{recipe.precision.replace('+', '-')} IMAGE",
-    ]
+    lines.append(f"  engine       {bundle.engine}")
+    if measured.verified == "passed":
+        lines.append(f"  run it       qzoo run {inputs.model}:{recipe.precision.replace('+', '-')} IMAGE")
     return lines
 
 
@@ -71,6 +72,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
             f"  calibration  {_calibrator(bundle)}, sample list sha256:{inputs.sample_list_sha256}",
             f"  placement    {recipe.placement}, roles {', '.join(recipe.roles)}",
         ]
+    lines += _fine_tuning(recipe)
     lines += [
         f"  made with    {', '.join(f'{name} {version}' for name, version in sorted(inputs.versions.items()))}",
         f"  verified     {_verified(measured)}",
@@ -82,6 +84,38 @@ def bundle_lines(bundle: Bundle) -> list[str]:
         for name, entry in sorted(manifest.files.items())
     ]
     return [*lines, "", *aligned([("file", "size", "digest"), *rows])]
+
+
+def layer_lines(table: LayerTable) -> list[str]:
+    """An engine's layers: what each reads and writes and the ONNX nodes in it, and how much is computed in INT8."""
+    lines = []
+    for what, operators in _WEIGHTED:
+        quantized, total = table.coverage(*operators)
+        if total:
+            lines.append(f"{what} in INT8: {quantized} of {total}")
+    floats = [one for one in table.operators if one.dtype != INT8]
+    lines += [f"  not in INT8: {one.node} ({one.operator}), {one.dtype or 'type not told'}" for one in floats]
+    rows = [("layer", "kind", "reads", "writes", "ONNX nodes")]
+    rows += [
+        (one.name, one.kind, _types(one.inputs), _types(one.outputs), ", ".join(one.nodes)) for one in table.layers
+    ]
+    return [*lines, *aligned(rows)]
+
+
+_WEIGHTED = (("convolutions", ("Conv", "ConvTranspose")), ("matrix products", ("Gemm", "MatMul")))
+
+
+def _types(tensors: Sequence[LayerTensor]) -> str:
+    return ", ".join(tensor.dtype for tensor in tensors) or "-"
+
+
+def _fine_tuning(recipe: Recipe) -> list[str]:
+    said = []
+    if recipe.qat is not None:
+        said.append(f"{recipe.qat.epochs} epochs with fake quantization, learning rate {recipe.qat.lr:g}")
+    if recipe.weight_bits < 8:
+        said.append(f"weights of {recipe.weight_bits} bits")
+    return [f"  fine-tuning  {', '.join(said)}"] if said else []
 
 
 def _first(notes: Sequence[str], count: int) -> list[str]:
@@ -158,6 +192,8 @@ def comparison(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _verified(measured: Measurement) -> str:
+    if measured.verified == "planned":
+        return "planned: built, but not run here"
     if measured.engine_fidelity is None:
         return measured.verified
     cost = "" if measured.lowering_cost_db is None else f"; lowering cost {measured.lowering_cost_db:.2f} dB"

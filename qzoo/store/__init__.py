@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
 from qzoo.records import EngineRecord, Manifest, digest_of, encode
-from qzoo.store.bundle import MANIFEST, MEASUREMENT, Bundle, check_names, read_record
+from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, check_names, read_record
 from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file
 from qzoo.store.gc import GcReport, collect, freed_by, remove
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
@@ -29,6 +29,7 @@ from qzoo.store.verify import Damage, Verification
 from qzoo.writing import write_file, writing
 
 __all__ = [
+    "LAYERS",
     "MEASUREMENT",
     "Bundle",
     "Damage",

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qzoo.errors import IntegrityError, UsageError
-from qzoo.records import EngineRecord, Manifest, Measurement, decode
+from qzoo.records import EngineRecord, LayerTable, Manifest, Measurement, decode
 from qzoo.store.files import is_plain, is_sha256, verify_file
 
-MANIFEST, MEASUREMENT = "manifest.json", "measurement.json"
+MANIFEST, MEASUREMENT, LAYERS = "manifest.json", "measurement.json", "layers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,14 @@ class Bundle:
             return decode(path.read_bytes(), Measurement, path)
         except FileNotFoundError:
             raise IntegrityError(f"{path} is missing; build or fetch the bundle again") from None
+
+    @property
+    def layers(self) -> LayerTable | None:
+        """The engine's layers; None where its runtime doesn't tell them. Raises IntegrityError."""
+        if LAYERS not in self.manifest.files:
+            return None
+        verify_file(self.path / LAYERS, self.manifest.files[LAYERS].sha256)
+        return decode((self.path / LAYERS).read_bytes(), LayerTable, self.path / LAYERS)
 
     def verify(self) -> None:
         """Check every file against the manifest. Raises IntegrityError for the first that differs or is missing."""

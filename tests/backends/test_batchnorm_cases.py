@@ -19,7 +19,7 @@ from qzoo.graph import lower
 from qzoo.pipeline.assemble import Facts, build_engine, serialize
 from qzoo.quant.calibrate import calibrate
 from qzoo.quant.insert import insert_quantizers
-from qzoo.spec import Fusion, InputSpec, ModelSpec, Preprocess, QuantSwap, Recipe
+from qzoo.spec import BatchProfile, Fusion, InputSpec, ModelSpec, Preprocess, QuantSwap, Recipe
 
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
 CASES = {
@@ -131,7 +131,7 @@ def test_the_engine_is_right_on_every_channel(backend, portable, expected, image
     target = backend.target()
     lowered = backend.lower(portable, Recipe(target=backend.name, precision="int8"), target)
     facts = Facts(model="batchnorms", preprocess=PREPROCESS, decision="argmax", labels=())
-    engine = backend.load(*build_engine(lowered, "int8", backend, target, facts, tmp_path, 4))
+    engine = backend.load(*build_engine(lowered, "int8", backend, target, facts, tmp_path, BatchProfile(max=4))[:2])
     found = engine.run({"input": images})["logits"]
     assert (worst_by_channel(found, expected) < 0.03).all()
     np.testing.assert_allclose(found[:, DEAD], expected[:, DEAD], rtol=1e-2)

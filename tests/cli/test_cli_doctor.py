@@ -43,7 +43,15 @@ def test_the_text_says_what_json_says(qzoo):
     assert (ended.code, ended.err) == (0, "")
     assert all([name, has] in lines for name, has in found["packages"].items() if has)
     for state in found["targets"]:
-        assert [state["name"], f"{state['target']}:", *", ".join(state["precisions"]).split()] in lines
+        assert (state["name"], state["works"]) in {("onnxruntime", True), ("openvino", True)} or state["reason"]
+        precisions = ", ".join(state["precisions"])
+        if state["works"]:
+            said = f"{state['target']}: {precisions}"
+        elif state["builds"]:
+            said = f"builds {precisions}; runs nothing: {state['reason']}"
+        else:
+            said = f"doesn't work: {state['reason']}"
+        assert [state["name"], *said.split()] in lines
 
 
 def test_a_target_whose_sdk_is_not_installed_says_what_to_install(qzoo, monkeypatch):

@@ -70,7 +70,11 @@ def test_runs_output_is_what_its_schema_says(qzoo, built, digits):
     check("run", qzoo("run", "resnet20:int8", *digits[:2], "--json").json)
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_the_layers_of_an_engine_are_what_their_schema_says(planned):
+    check("layers.json", json.loads((planned.path / "layers.json").read_text()))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "layers.json"])
 def test_a_bundles_files_are_what_their_schemas_say(bundles, name):
     for bundle in bundles.values():
         file = f"{bundle.engine.name}.json" if name == "engine.json" else name

@@ -24,7 +24,7 @@ from qzoo.export import export
 from qzoo.pipeline.assemble import Facts, build_engine, serialize
 from qzoo.records import encode
 from qzoo.registry import Registry
-from qzoo.spec import PRECISIONS, Recipe
+from qzoo.spec import PRECISIONS, BatchProfile, Recipe
 
 MAX_BATCH = 5
 NAMES = [backend.name for backend in Registry.load(env={}).backends()]
@@ -76,7 +76,7 @@ def lowered(backend, portable):
 def built(backend, lowered, facts, tmp_path_factory):
     """The INT8 engine's file and its record."""
     folder = tmp_path_factory.mktemp(backend.name)
-    return build_engine(lowered, "int8", backend, backend.target(), facts, folder, MAX_BATCH)
+    return build_engine(lowered, "int8", backend, backend.target(), facts, folder, BatchProfile(max=MAX_BATCH))[:2]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_float_engine_is_as_exact_as_its_precision(backend, float_graph, facts
         pytest.skip(f"{backend.name} has no {precision} engine here")
     target = backend.target()
     lowered = backend.lower(float_graph, Recipe(target=backend.name, precision=precision), target)
-    path, record = build_engine(lowered, precision, backend, target, facts, tmp_path, MAX_BATCH)
+    path, record, _ = build_engine(lowered, precision, backend, target, facts, tmp_path, BatchProfile(max=MAX_BATCH))
     assert decibels(unoptimized(float_graph, digits), run_all(backend.load(path, record), digits)) > least
 
 

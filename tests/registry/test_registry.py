@@ -55,7 +55,7 @@ def names(registry: Registry) -> set[str]:
 
 def test_installed_plugins_and_built_ins_come_through_the_same_hooks(registry):
     assert {"resnet18", "resnet20", "resnet34", "resnet50", "resnet101", "resnet152"} <= names(registry)
-    assert [backend.name for backend in registry.backends()] == ["onnxruntime", "openvino"]
+    assert [backend.name for backend in registry.backends()] == ["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
     assert [dataset.name for dataset in registry.datasets()] == ["digits", "photos"]
     assert registry.problems == ()
 
@@ -340,7 +340,12 @@ def test_a_family_that_resolves_to_something_else_is_a_spec_error(folder):
 
 
 def test_targets_are_preferred_as_the_design_says(registry):
-    assert [backend.name for backend in registry.preferred()] == ["openvino", "onnxruntime"]
+    assert [backend.name for backend in registry.preferred()] == [
+        "tensorrt",
+        "tensorrt-rtx",
+        "openvino",
+        "onnxruntime",
+    ]
 
 
 BACKENDS = """
@@ -349,7 +354,7 @@ from qzoo.backends.ort import OnnxRuntime
 
 @qzoo.hookimpl
 def qzoo_backends():
-    for name in ("zeta", "tensorrt", "alpha"):
+    for name in ("zeta", "alpha"):
         yield type(name, (OnnxRuntime,), {"name": name})()
 """
 
@@ -358,6 +363,7 @@ def test_a_plugins_targets_come_where_the_design_puts_them_and_then_by_name(fold
     write(folder / "more_targets.py", BACKENDS)
     assert [backend.name for backend in load(folder).preferred()] == [
         "tensorrt",
+        "tensorrt-rtx",
         "openvino",
         "onnxruntime",
         "alpha",

@@ -1,0 +1,132 @@
+"""The targets `tensorrt` and `tensorrt-rtx`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from qzoo.backends.base import installed_version
+from qzoo.backends.trt.gpu import architecture, why_no_gpu
+from qzoo.backends.trt.sdk import Sdk, load_sdk
+from qzoo.errors import TargetUnavailable, TargetUnsupported, UnknownName
+from qzoo.hookspecs import Backend, Engine
+from qzoo.records import EngineRecord, LayerTable, Probe, Target
+from qzoo.spec import BatchProfile, Precision, Recipe, Role
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+NOT_RUN = "this version of qzoo builds its engines and doesn't run them"
+
+
+class TensorRT(Backend):
+    """Symmetric int8 Q/DQ graphs, as the portable graph is; the skip input of an add quantized, its branch not.
+
+    Needs a GPU to build. Written to its documentation; this project has not executed it.
+    """
+
+    name: ClassVar[str] = "tensorrt"
+    sdk: ClassVar[str] = "tensorrt"
+    module: ClassVar[str] = "tensorrt"
+    roles: ClassVar[tuple[Role, ...]] = ("input", "weight", "skip")
+    suffix: ClassVar[str] = ".plan"
+    float_precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+
+    def probe(self) -> Probe:
+        """Whether it is installed and has a GPU to build with. It doesn't run here in any case."""
+        installed = installed_version(self.sdk)
+        if not installed.works:
+            return installed
+        lacking = why_no_gpu()
+        return Probe(works=False, builds=not lacking, version=installed.version, reason=lacking or NOT_RUN)
+
+    def target(self) -> Target:
+        """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
+        version = self._version()
+        try:
+            here = architecture()
+        except TargetUnavailable as error:
+            raise TargetUnavailable(f"target {self.name}: {error}{self._way_out}") from error
+        return Target(runtime=self.name, isa=here, version=version)
+
+    def check_precision(self, precision: Precision) -> None:
+        """fp32 and int8. Networks are strongly typed: 16 bits would have to be in the graph, and no pass makes them."""
+        if precision not in ("fp32", "int8"):
+            raise TargetUnsupported(
+                f"target {self.name}: graphs aren't converted to {precision.removeprefix('int8+')} yet; "
+                "use --precision fp32 or int8"
+            )
+
+    def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
+        """The active roles of the portable graph; transposed convolutions in float. Raises GraphError."""
+        from qzoo.backends.trt.lower import float_transposed_convolutions
+        from qzoo.graph import lower
+
+        passes = [
+            lower.keep_roles(recipe.roles),
+            lower.narrow_weights(target.weight_max),
+            float_transposed_convolutions,
+        ]
+        return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
+
+    def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:  # noqa: ARG002
+        """Detailed profiling, so that the engine and the builder's log name each layer."""
+        return {"profiling_verbosity": "DETAILED"}
+
+    def fixed(self, target: Target, batch: BatchProfile) -> dict[str, str]:
+        """The GPUs and the batch profile."""
+        return {"compute_capabilities": target.isa, "batch": f"{batch.min}:{batch.opt}:{batch.max}"}
+
+    def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
+        """Check the graph, parse and build it. Raises TargetError, with the SDK's log."""
+        from qzoo.backends.trt.build import build_engine
+
+        return build_engine(self._loaded(), lowered, config, out)
+
+    def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:  # noqa: ARG002
+        """Raises TargetUnavailable: what is missing to run `engine` here."""
+        reason = self.probe().reason
+        raise TargetUnavailable(f"{engine.name} is for {record.target} and can't run here: {reason}")
+
+    _way_out: ClassVar[str] = ""
+
+    def _version(self) -> str:
+        found = installed_version(self.sdk)
+        if found.version is None:
+            raise TargetUnavailable(f"target {self.name}: {found.reason}")
+        return found.version
+
+    def _loaded(self) -> Sdk:
+        return load_sdk(self.name, self.module)
+
+
+class TensorRTRTX(TensorRT):
+    """TensorRT-RTX builds ahead of time, for GPUs that needn't be here."""
+
+    name: ClassVar[str] = "tensorrt-rtx"
+    sdk: ClassVar[str] = "tensorrt_rtx_cu13"
+    module: ClassVar[str] = "tensorrt_rtx"
+
+    def probe(self) -> Probe:
+        """Whether it is installed; then it builds, with or without a GPU."""
+        installed = installed_version(self.sdk)
+        if not installed.works:
+            return installed
+        return Probe(works=False, builds=True, version=installed.version, reason=why_no_gpu() or NOT_RUN)
+
+    def target(self) -> Target:
+        """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
+        return self.target_for(super().target().isa)
+
+    def target_for(self, hardware: str) -> Target:
+        """Of "sm86+sm89": one engine for several GPUs. Raises UnknownName for one that the SDK doesn't build for."""
+        version = self._version()
+        known = self._loaded().architectures()
+        asked = hardware.replace(",", "+").split("+")
+        for gpu in asked:
+            if gpu not in known:
+                raise UnknownName("GPU architecture", gpu, known, f"{self.name} builds for {', '.join(known)}")
+        return Target(runtime=self.name, isa="+".join(gpu for gpu in known if gpu in asked), version=version)
+
+    _way_out: ClassVar[str] = "; to build ahead of time name the GPUs it is for: --gpu sm86,sm89,sm120"

@@ -1,0 +1,87 @@
+"""What TensorRT-RTX planned, read from its builder's log."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_text import graph
+
+from qzoo.backends.trt.layers import read_layers
+from qzoo.pipeline.assemble import serialize
+from qzoo.records import LayerTable, decode, encode
+
+EMPTY = graph("g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }")
+
+
+def residuals_in_float(table: LayerTable) -> int:
+    """Layers with an addition that write a float tensor beside, or instead of, an INT8 one: the next skip input."""
+    adding = [layer for layer in table.layers if any(node.startswith("node_add") for node in layer.nodes)]
+    return sum(any(tensor.dtype == "Float" for tensor in layer.outputs) for layer in adding)
+
+
+def test_all_convolutions_of_resnet20_are_planned_in_int8(built):
+    assert built.layers.coverage("Conv") == (21, 21)
+    assert built.layers.coverage("Gemm") == (1, 1)
+
+
+def test_without_quantizers_of_activations_none_is_in_int8(build):
+    table = build(roles=()).layers
+    assert table.coverage("Conv") == (0, 21)
+    assert {one.dtype for one in table.operators if one.operator == "Conv"} == {"Float"}
+
+
+def test_every_convolution_has_a_layer_of_its_own_that_reads_int8_activations_and_weights(built):
+    layers = {layer.name: layer for layer in built.layers.layers}
+    planned = [one for one in built.layers.operators if one.operator == "Conv"]
+    assert len({one.layer for one in planned}) == 21
+    for one in planned:
+        layer = layers[one.layer]
+        assert one.node in layer.nodes
+        assert layer.inputs[0].dtype == "Int8"
+        weights = [tensor for tensor in layer.constants if sum(dim > 1 for dim in tensor.shape) > 1]
+        assert [tensor.dtype for tensor in weights] == ["Int8"]
+
+
+def test_the_skip_quantizer_keeps_residual_tensors_in_int8(build, built):
+    assert residuals_in_float(build(roles=("input", "weight")).layers) == 6
+    assert residuals_in_float(built.layers) == 0
+
+
+def test_input_and_output_are_the_graphs_own(built):
+    layers = built.layers.layers
+    assert [tensor.shape for layer in layers for tensor in layer.inputs if tensor.name == "input"] == [(-1, 3, 32, 32)]
+    assert [tensor.dtype for layer in layers for tensor in layer.outputs if tensor.name == "logits"] == ["Float"]
+
+
+def test_a_product_whose_kernel_does_not_tell_its_type_counts_as_not_in_int8(rtx, tmp_path):
+    text = "g (float[N,16] x) => (float[N,8] y) { f = DequantizeLinear (w, s)\n y = MatMul (x, f) }"
+    model = graph(text, w=np.ones((16, 8), np.int8), s=np.float32(0.01))
+    config = {"compute_capabilities": "sm89", "batch": "1:4:8"}
+    table = rtx.build(serialize(model), config, tmp_path / "engine")
+    assert table.coverage("MatMul") == (0, 1)
+
+
+def test_the_table_round_trips_through_json(built):
+    assert decode(encode(built.layers), LayerTable) == built.layers
+
+
+LINE = (
+    "Name: conv_myl0_1, LayerType: correlation, "
+    "Inputs: [ { Name: a, Dimensions: [-1,3,8,8], Strides: [192,1,24,3], StrideOrder: [3,0,2,1], Datatype: Int8, "
+    "Format: (NHWC) Channel major format }], Constants: [], "
+    "Outputs: [ { Name: b, Dimensions: [-1,4,8,8], Strides: [256,1,32,4], StrideOrder: [3,0,2,1], Datatype: Float, "
+    "Format: x }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: conv][ONNX Layer: a.quantize][ONNX Layer: conv]"
+)
+
+
+def test_a_layer_is_read_with_its_tensors_and_nodes():
+    (layer,) = read_layers(f"Layers:\n{LINE}\n\nI/O Tensors:\n Name: input\n", EMPTY).layers
+    assert (layer.name, layer.kind, layer.nodes) == ("conv_myl0_1", "correlation", ("conv", "a.quantize"))
+    assert (layer.inputs[0].name, layer.inputs[0].shape, layer.inputs[0].dtype) == ("a", (-1, 3, 8, 8), "Int8")
+    assert layer.inputs[0].format == "(NHWC) Channel major format"
+    assert [tensor.dtype for tensor in layer.outputs] == ["Float"]
+
+
+def test_a_line_that_is_no_layer_is_an_error_and_not_left_out():
+    with pytest.raises(ValueError, match="not a layer: Nome: x"):
+        read_layers(f"Layers:\n{LINE}\nNome: x\n", EMPTY)
