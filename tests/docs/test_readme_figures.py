@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -25,10 +27,11 @@ def test_the_kept_result_names_its_command_versions_and_cpu():
     assert kept["cpu"]
 
 
-def test_resnet20s_rows_are_what_the_build_measures(bundles):
-    for runtime, bundle in bundles.items():
+@pytest.mark.parametrize("model", ["resnet20", "mfcnn"])
+def test_a_models_rows_are_what_the_build_measures(model, bundles, mfcnn_bundles):
+    for runtime, bundle in {"resnet20": bundles, "mfcnn": mfcnn_bundles}[model].items():
         measured = bundle.measurement
-        row = re.search(rf"\| {runtime} \| (\d+) \| (\d+) \| ([\d.]+)x \|", README)
+        row = re.search(rf"\| {model} \| {runtime} \| (\d+) \| (\d+) \| ([\d.]+)x \|", README)
         size = measured.size_bytes
         assert (int(row[1]), int(row[2])) == (measured.accuracy["float"].correct, measured.accuracy["engine"].correct)
         assert abs(float(row[3]) - size["engine"] / size["float"]) < 0.01
