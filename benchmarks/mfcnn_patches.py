@@ -3,8 +3,9 @@
     python benchmarks/mfcnn_patches.py --save mfcnn_patches
 
 The looped network has the same weights, declarations and calibration images, and goes through the same export and
-lowering; "as exported" it is the portable graph that onnxruntime is given without lowering. A ratio is the median over PROCESSES processes of ROUNDS rounds, each running every engine once in a random
-order, with a bootstrap 95 % interval.
+lowering; "as exported" it is the portable graph, which onnxruntime is given without lowering. A ratio is the median
+over PROCESSES processes of ROUNDS rounds, each running every engine once in a random order, with a bootstrap 95 %
+interval.
 """
 
 from __future__ import annotations
