@@ -197,7 +197,8 @@ def test_a_target_whose_sdk_is_not_installed_ends_with_4_and_says_what_to_instal
 def test_auto_passes_over_a_target_whose_sdk_is_not_installed_and_says_so(qzoo, without_openvino):
     found = qzoo("build", "resnet20", "--dry-run", "--json").json
     assert found["target"].startswith("onnxruntime/")
-    assert found["reason"] == "auto: onnxruntime works here; openvino: openvino is not installed; pip install openvino"
+    assert found["reason"].startswith("auto: onnxruntime works here; ")
+    assert found["reason"].endswith("; openvino: openvino is not installed; pip install openvino")
 
 
 def test_an_edited_engine_ends_with_6_and_building_it_with_force_as_it_says_mends_it(qzoo, home, digits):
