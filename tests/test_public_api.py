@@ -25,6 +25,7 @@ PUBLIC = [
     "Recipe",
     "Sample",
     "Tolerances",
+    "Training",
     "WeightSource",
     "build",
     "hookimpl",
