@@ -173,3 +173,18 @@ def test_a_learned_range_stays_above_zero_however_large_the_step():
     optimizer.step()
     made.freeze_amax()
     assert 0 < float(made.step) < float("inf")
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(TENSORS, AMAX)
+def test_training_on_a_cpu_is_pytorchs_fake_quantization_in_values_and_gradients(x, amax):
+    ours, theirs = (torch.from_numpy(x).clone().requires_grad_() for _ in range(2))
+    made = quantizer("input", None, amax).train()
+    got = made(ours)
+    want = torch.fake_quantize_per_tensor_affine(theirs, float(made.step), 0, -128, 127)
+    assert torch.equal(got, want)
+    got.sum().backward()
+    want.sum().backward()
+    beyond = (torch.from_numpy(x) / made.step).abs()
+    inside = ((beyond - 127.5).abs() > 1e-3) & ((beyond - 128.5).abs() > 1e-3)  # there it rounds into the range or not
+    assert torch.equal(ours.grad[inside], theirs.grad[inside])
