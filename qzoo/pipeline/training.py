@@ -108,7 +108,7 @@ def train(
     team, device = world or World(), _device(options.device)
     entry = registry.model(options.model)
     start = None if options.resume is None else read_checkpoint(_state_file(options.resume))
-    run = _new_run(options, entry) if start is None else _resumed_run(options, entry, start)
+    run = _new_run(options, entry, store) if start is None else _resumed_run(options, entry, start)
     out = _out(options)
     data = TrainingData(
         dataset=open_dataset(run.data, registry, store.home / "cache" / "datasets"),
@@ -163,10 +163,14 @@ def train(
 # --- what to train
 
 
-def _new_run(options: TrainOptions, entry: ModelEntry) -> Run:
+def _new_run(options: TrainOptions, entry: ModelEntry, store: Store) -> Run:
     spec, qat = entry.spec, bool(options.qat)
     if options.learn_amax and not qat:
         raise UsageError("--learn-amax trains quantizers' ranges, which only --qat has")
+    if qat and options.calibrator and options.weights and _bundle(options.weights, store):
+        raise UsageError(
+            f"--calib {options.calibrator}: ranges are taken from the bundle {options.weights}; leave out one of them"
+        )
     if options.calibrator == COMPARE:
         raise UsageError(
             f"--calib {COMPARE} reports on the calibrators of one build; `qzoo train` takes one of them, or auto"

@@ -16,9 +16,11 @@ from qzoo.errors import DataUnavailable, SpecError, TrainingDiverged, UsageError
 from qzoo.pipeline import Options, build_all, make_plan
 from qzoo.pipeline.network import make_network
 from qzoo.pipeline.progress import Silent
+from qzoo.pipeline.training import TrainOptions, train
 from qzoo.quant.insert import insert_quantizers
 from qzoo.quant.modules import quantizers
 from qzoo.spec import Recipe
+from qzoo.store import Store
 
 
 class Interrupting(Silent):
@@ -254,9 +256,6 @@ def test_a_range_that_is_missing_is_named(qat_run, tiny, home, tmp_path):
 
 
 def test_a_bundles_calibration_is_what_qat_starts_from(trained, registry, bundles, built_home):
-    from qzoo.pipeline.training import TrainOptions, train
-    from qzoo.store import Store
-
     options = TrainOptions(
         model="resnet20", qat=True, weights=str(bundles["onnxruntime"].path), epochs=1, batch_size=1024
     )
@@ -267,6 +266,14 @@ def test_a_bundles_calibration_is_what_qat_starts_from(trained, registry, bundle
     for path, found in table.items():
         if found["role"] != "weight":
             assert float(state[f"{path}._amax"]) == pytest.approx(found["amax"][0], rel=1e-6)
+
+
+def test_a_calibrator_beside_a_bundles_calibration_is_refused(registry, bundles, built_home, tmp_path):
+    options = TrainOptions(
+        model="resnet20", qat=True, weights=str(bundles["onnxruntime"].path), calibrator="max", out=tmp_path / "run"
+    )
+    with pytest.raises(UsageError, match="--calib max: ranges are taken from the bundle"):
+        train(options, registry, Store(built_home), Silent())
 
 
 def test_a_build_fine_tunes_before_it_exports(tiny, home, float_run):
