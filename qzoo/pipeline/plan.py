@@ -155,7 +155,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
             plugin_source_sha256=source_digest(entry.provenance),
             recipe=recipe,
             weights=weights.record,
-            sample_list_sha256=sample_list_digest((*calibration, *(compared if recipe.calibrator == AUTO else ()))),
+            sample_list_sha256=_sample_list(dataset, recipe, calibration, compared),
             held_out_list_sha256=sample_list_digest(held_out),
             labels=labels,
             target=target,
@@ -258,6 +258,15 @@ def _calibration_samples(
             f"{MIN_CALIBRATION}: give a smaller --calib-samples"
         )
     return calibration, compared
+
+
+def _sample_list(
+    dataset: Dataset, recipe: Recipe, calibration: tuple[Sample, ...], compared: tuple[Sample, ...]
+) -> str:
+    """The digest of every sample that has a say in the bundle's bytes; fine-tuning reads the whole split."""
+    chosen_by = compared if recipe.calibrator == AUTO else ()
+    trained_on = () if recipe.qat is None else dataset.samples("calibration")
+    return sample_list_digest((*calibration, *chosen_by, *trained_on))
 
 
 def _check_comparison(options: Options) -> None:

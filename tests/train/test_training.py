@@ -284,6 +284,34 @@ def test_a_build_fine_tunes_before_it_exports(tiny, home, float_run):
     assert bundle.manifest.inputs.recipe.qat.epochs == 1
 
 
+def test_every_image_that_fine_tuning_reads_decides_the_bundles_id(tiny, home, float_run, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (400, 16, 16), np.uint8)
+    ids: dict[int, set[str]] = {0: set(), 1: set()}
+    for changed in (False, True):
+        for epochs, found in ids.items():
+            options = Options(
+                model="tiny",
+                target="onnxruntime",
+                weights=float_run.weights,
+                data=str(tmp_path / "images.npz"),
+                calib_samples=8,
+                qat_epochs=epochs,
+            )
+            np.savez(tmp_path / "images.npz", images=images, labels=np.arange(400) % 10)
+            plan = make_plan(options, tiny, home.home / "cache")
+            if changed:  # an image that neither calibrates nor is held out
+                read = {sample.id for sample in (*plan.calibration, *plan.held_out)}
+                spare = next(one for one in plan.dataset.samples("calibration") if one.id not in read)
+                other = images.copy()
+                other[int(spare.id.rpartition("/")[2])] ^= 1
+                np.savez(tmp_path / "images.npz", images=other, labels=np.arange(400) % 10)
+                changed_plan = make_plan(options, tiny, home.home / "cache")
+                assert [one.id for one in changed_plan.held_out] == [one.id for one in plan.held_out]
+                plan = changed_plan
+            found.add(plan.inputs.bundle_id)
+    assert (len(ids[0]), len(ids[1])) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
