@@ -7,13 +7,18 @@
     │   ├── WeightsUnavailable      3   no file, no cache, no network: the message names the ways out
     │   ├── WeightsMismatch         3   a checkpoint of another architecture, or one that can't be read safely
     │   ├── DataUnavailable         3   a dataset is missing, empty, or too small
-    │   └── CalibrationError        3   an amax is not finite, or a quantizer saw no data
+    │   ├── CalibrationError        3   an amax is not finite, or a quantizer saw no data
+    │   ├── RemoteError             3   a registry can't be reached, or doesn't answer as one
+    │   │   └── RemoteInterrupted   3   a connection was cut, or a server is busy: it may go well when it is tried again
+    │   └── AuthenticationError     3   a registry wants credentials, or refuses those it got
     ├── TargetError                 4   the target can't do this
     │   ├── TargetUnavailable       4   its SDK is missing or doesn't work here
     │   ├── TargetUnsupported       4   it has no such precision or instruction set
     │   └── EngineMismatch          4   the engine was built for another runtime version or hardware
     ├── AccuracyGateError           5   the engine loses more accuracy or fidelity than the recipe allows
     ├── IntegrityError              6   bytes do not match their digest
+    │   ├── SignatureError          6   a signature doesn't hold, or a tag was rolled back or has expired
+    │   └── UntrustedEngine         6   an engine that was neither built here nor signed by a trusted key
     ├── NoMatchError                7   nothing stored or published fits
     ├── PluginError                 8   a plugin is wrong
     │   ├── DuplicateName           8   two plugins provide the same name
@@ -80,6 +85,18 @@ class CalibrationError(UnavailableError):
     """An amax is not finite, or a quantizer saw no data."""
 
 
+class RemoteError(UnavailableError):
+    """A registry can't be reached, or doesn't answer as one."""
+
+
+class RemoteInterrupted(RemoteError):
+    """A connection was cut, or a server is busy: it may go well when it is tried again."""
+
+
+class AuthenticationError(UnavailableError):
+    """A registry wants credentials, or refuses those it got."""
+
+
 class TargetError(QzooError):
     """The target can't do this."""
 
@@ -108,6 +125,14 @@ class IntegrityError(QzooError):
     """Bytes do not match their digest."""
 
     exit_code = 6
+
+
+class SignatureError(IntegrityError):
+    """A signature doesn't hold, or a tag was rolled back or has expired."""
+
+
+class UntrustedEngine(IntegrityError):
+    """An engine that was neither built here nor signed by a trusted key."""
 
 
 class NoMatchError(QzooError):

@@ -28,6 +28,8 @@ BUNDLE_CONFIG = "application/vnd.qzoo.manifest.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
 TARGET, BUNDLE_ID = "dev.qzoo.target", "dev.qzoo.id"
+SIGNS = "dev.qzoo.signs"
+"""On what stands in an index beside a bundle, as its signatures do: the bundle's digest."""
 _MEDIA = {
     ".onnx": "application/vnd.qzoo.onnx.v1",
     ".blob": "application/vnd.qzoo.engine.v1",
