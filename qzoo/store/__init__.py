@@ -2,6 +2,7 @@
 
 $QZOO_HOME/store/            the layout; its index.json, written last, decides what is there
 $QZOO_HOME/bundles/<id>/     hard links to the blobs, under their own names
+$QZOO_HOME/built/<sha256>    which engines were built here (`qzoo.store.origin`)
 $QZOO_HOME/cache/            downloads; may be deleted
 $QZOO_HOME/store.lock        held by whoever writes to the first two, from the first byte to the last
 """
@@ -19,11 +20,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
-from qzoo.records import EngineRecord, Manifest, digest_of, encode
-from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, check_names, read_record
+from qzoo.records import Manifest, digest_of, encode
+from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, check_names, sidecar
+from qzoo.store.engine_file import EngineFile, locate, names_engine
 from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file
 from qzoo.store.gc import GcReport, collect, freed_by, remove
-from qzoo.store.layout import BUNDLE_ID, REF_NAME, TARGET, Descriptor, Layout
+from qzoo.store.layout import BUNDLE_ID, REF_NAME, SIGNS, TARGET, Descriptor, Layout
+from qzoo.store.origin import Origins
 from qzoo.store.reference import Reference, tag_for
 from qzoo.store.verify import Damage, Verification
 from qzoo.writing import write_file, writing
@@ -51,22 +54,6 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFile:
-    """An engine on disk, with its record."""
-
-    path: Path
-    record: EngineRecord
-
-    @property
-    def bundle(self) -> Bundle | None:
-        """The bundle it is the engine of; None where it lies alone. Raises IntegrityError where that is damaged."""
-        if not (self.path.parent / MANIFEST).is_file():
-            return None
-        bundle = Bundle.open(self.path.parent)
-        return bundle if bundle.engine == self.path else None
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
     """What the index says of one bundle: its name:tag, target and id, and the digest that a reference may give."""
 
@@ -82,6 +69,7 @@ class Store:
     def __init__(self, home: Path) -> None:
         self.home = home.expanduser().absolute()
         self.layout = Layout(self.home / "store")
+        self.origins = Origins(self.home / "built")
 
     @classmethod
     def default(cls, env: Mapping[str, str] = os.environ) -> Store:
@@ -102,8 +90,9 @@ class Store:
     def put(self, name: str, tag: str, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         """Store a bundle under `name:tag`; the one there for the same target is replaced, others stay.
 
-        `files` are all but manifest.json, measurement.json among them. What was edited in the store since it was
-        written is written anew; where that is a tag's list of targets, the others are forgotten, with a warning.
+        `files` are all but manifest.json, measurement.json among them. Only what this process built may be put: it
+        counts as built here. What was edited in the store since it was written is written anew; where that is a tag's
+        list of targets, the others are forgotten, with a warning.
         Raises IntegrityError where the files are not what the manifest says, StoreError where the store can't be
         written: then nothing of it is visible.
         """
@@ -113,9 +102,38 @@ class Store:
             annotations = {BUNDLE_ID: manifest.id, TARGET: target}
             descriptor = self.layout.add_bundle(encode(manifest), files, annotations)
             self._check_out(manifest.id, {MANIFEST: encode(manifest), **files})
-            others = [child for child in self._readable(f"{name}:{tag}") if child.annotations[TARGET] != target]
-            self._tag(f"{name}:{tag}", [*others, descriptor])
+            self.origins.add(digest_of(files[sidecar(Path(manifest.engine)).name]), f"{name}:{tag} for {target}")
+            others, siblings = self._readable(f"{name}:{tag}")
+            others = [child for child in others if child.annotations[TARGET] != target]
+            self._tag(f"{name}:{tag}", [*others, descriptor], siblings)
         return Bundle.open(self._place(manifest.id))
+
+    def attach(self, entry: Entry, siblings: Sequence[tuple[Descriptor, bytes]], blob: bytes) -> None:
+        """Put image manifests into a tag's index beside the bundle that they name (SIGNS), `blob` being their content.
+
+        Raises NoMatchError where that bundle is gone, StoreError.
+        """
+        with self._lock():
+            children, others = self._children_of(entry.name), self._siblings_of(entry.name)
+            if all(child.sha256 != entry.sha256 for child in children):
+                raise NoMatchError(f"{entry.name}@sha256:{entry.sha256} is no longer in the store")
+            self.layout.add_blob(blob, "application/octet-stream")
+            for descriptor, manifest in siblings:
+                self.layout.add_blob(manifest, descriptor.mediaType)
+            new = {descriptor.digest: descriptor for descriptor, _ in siblings}
+            self._tag(entry.name, children, [*(one for one in others if one.digest not in new), *new.values()])
+
+    def siblings(self, entry: Entry) -> Sequence[Descriptor]:
+        """What stands in a tag's index beside a bundle and names it, as its signatures do."""
+        return [one for one in self._siblings_of(entry.name) if one.annotations[SIGNS] == f"sha256:{entry.sha256}"]
+
+    def holding(self, sha256: str) -> Sequence[Entry]:
+        """The entries that hold a file with this digest. Raises IntegrityError where the store is damaged."""
+        return [
+            _entry(name, child)
+            for name, child in self._children()
+            if any(file.sha256 == sha256 for file in self.layout.files_of(child).values())
+        ]
 
     def remove(self, *references: Reference, target: str | None = None) -> Sequence[Entry]:
         """Forget the bundles that references (default tag int8) name, for `target` where given; all or none of them.
@@ -129,7 +147,8 @@ class Store:
                 gone = named.setdefault(reference.tagged, [])
                 gone += [child for child in self._removable(reference, target) if child not in gone]
             for name, gone in named.items():
-                self._tag(name, [child for child in self._readable(name) if child not in gone])
+                children, siblings = self._readable(name)
+                self._tag(name, [child for child in children if child not in gone], siblings)
         return [_entry(name, child) for name, gone in named.items() for child in gone]
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
@@ -140,7 +159,7 @@ class Store:
         is removed, and the report is what would be.
         """
         with self._lock(), writing(self.home):
-            return collect(self.layout, self.home / "bundles", dry_run=dry_run)
+            return collect(self.layout, self.home / "bundles", self.origins.folder, dry_run=dry_run)
 
     @property
     def cache(self) -> Path:
@@ -230,27 +249,34 @@ class Store:
                 yield name, child
 
     def _listed(self, index: Descriptor) -> Sequence[Descriptor]:
-        try:
-            children = self.layout.read_index(index).manifests
-        except IntegrityError as error:
-            name = index.annotations[REF_NAME]
-            raise IntegrityError(f"{name}: {error}, or forget it: qzoo store rm {name}") from error
+        children = [one for one in self._manifests(index) if SIGNS not in one.annotations]
         for child in children:
             if not {TARGET, BUNDLE_ID} <= child.annotations.keys():
                 raise IntegrityError(f"{self.layout.root}: {child.digest} is no bundle; remove it from {index.digest}")
         return children
 
+    def _siblings_of(self, name: str) -> Sequence[Descriptor]:
+        index = self._tags().get(name)
+        return [] if index is None else [one for one in self._manifests(index) if SIGNS in one.annotations]
+
+    def _manifests(self, index: Descriptor) -> Sequence[Descriptor]:
+        try:
+            return self.layout.read_index(index).manifests
+        except IntegrityError as error:
+            name = index.annotations[REF_NAME]
+            raise IntegrityError(f"{name}: {error}, or forget it: qzoo store rm {name}") from error
+
     def _children_of(self, name: str) -> Sequence[Descriptor]:
         tags = self._tags()
         return self._listed(tags[name]) if name in tags else ()
 
-    def _readable(self, name: str) -> Sequence[Descriptor]:
-        index = self._tags().get(name)
+    def _readable(self, name: str) -> tuple[Sequence[Descriptor], Sequence[Descriptor]]:
+        """A tag's bundles, and what stands beside them; neither, with a warning, where its list is damaged."""
         try:
-            return () if index is None else self._listed(index)
+            return self._children_of(name), self._siblings_of(name)
         except IntegrityError as error:
             LOGGER.warning("%s: its other targets are forgotten: %s", name, error)
-            return ()
+            return (), ()
 
     def _matching(self, reference: Reference, target: str | None) -> Sequence[Descriptor]:
         return [
@@ -275,13 +301,18 @@ class Store:
         what = f"{reference} for {target}" if target else str(reference)
         return NoMatchError(f"{what} is not in the store; there is {there or 'nothing yet: see `qzoo build --help`'}")
 
-    def _tag(self, name: str, children: Sequence[Descriptor]) -> None:
-        """Make a tag name these bundles, one a target; with none it is gone. The caller holds the lock."""
+    def _tag(self, name: str, children: Sequence[Descriptor], siblings: Sequence[Descriptor]) -> None:
+        """Make a tag name these bundles, one a target, and what stands beside them; with none it is gone.
+
+        The caller holds the lock.
+        """
         tags = self._tags()
         tags.pop(name, None)
         if children:
             ordered = sorted(children, key=lambda child: child.annotations[TARGET])
-            tags[name] = self.layout.add_index(ordered, {REF_NAME: name})
+            kept = {child.digest for child in children}
+            beside = [one for one in siblings if one.annotations[SIGNS] in kept]
+            tags[name] = self.layout.add_index([*ordered, *sorted(beside, key=_signing)], {REF_NAME: name})
         self.layout.write_top(tags[key] for key in sorted(tags))
 
     def _tags(self) -> dict[str, Descriptor]:
@@ -328,6 +359,10 @@ def _entry(name: str, child: Descriptor) -> Entry:
     return Entry(name=name, target=child.annotations[TARGET], id=child.annotations[BUNDLE_ID], sha256=child.sha256)
 
 
+def _signing(sibling: Descriptor) -> tuple[str, str]:
+    return sibling.annotations[SIGNS], sibling.digest
+
+
 def _is_for(child: Descriptor, target: str) -> bool:
     """Whether a stored bundle is for a target, given whole or as its runtime."""
     return target in (child.annotations[TARGET], child.annotations[TARGET].partition("/")[0])
@@ -340,36 +375,6 @@ def destination(directory: Path) -> Path:
     if not empty and not (directory / MANIFEST).is_file():
         raise UsageError(f"{directory} exists and is not a bundle; give -o another directory")
     return directory
-
-
-def names_engine(text: str) -> bool:
-    """Whether a word that may also be a model's name means an engine: a path, or a reference with a tag or digest."""
-    path = Path(text).expanduser()
-    return text.startswith((".", "/", "~")) or ":" in text or path.is_file() or (path / MANIFEST).is_file()
-
-
-def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[str] = ()) -> EngineFile:
-    """What ENGINE means: a bundle's directory, an engine file, or a reference in the store (see `Store.resolve`).
-
-    Raises UsageError for a file without its record or for another target, NoMatchError for a reference not stored.
-    """
-    path = Path(text).expanduser()
-    if (path / MANIFEST).is_file() or (path.is_dir() and text.startswith((".", "/", "~"))):
-        bundle = Bundle.open(path)
-        return _meant(EngineFile(bundle.engine, bundle.record), target)
-    if path.is_file():
-        return _meant(EngineFile(path.resolve(), read_record(path.resolve())), target)
-    if path.suffix or path.is_absolute() or text.startswith("."):
-        raise UsageError(f"{text}: there is no such engine file or bundle directory")
-    bundle = store.resolve(Reference.parse(text), target, prefer)
-    return EngineFile(bundle.engine, bundle.record)
-
-
-def _meant(file: EngineFile, target: str | None) -> EngineFile:
-    found = file.record.target
-    if target not in (None, str(found), found.runtime):
-        raise UsageError(f"{file.path} is for {found}, not for {target}; leave --target out")
-    return file
 
 
 def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:

@@ -24,12 +24,12 @@ class GcReport:
     freed_bytes: int
 
 
-def collect(layout: Layout, bundles: Path, *, dry_run: bool = False) -> GcReport:
+def collect(layout: Layout, bundles: Path, origins: Path, *, dry_run: bool = False) -> GcReport:
     """Remove blobs and bundle directories that index.json doesn't lead to, and every temporary.
 
     The caller holds the lock under which all writers write: so whoever made a temporary that is there is dead, and
-    a blob that nothing reaches is nobody's half-done work. Files of any other name are left alone. With `dry_run`
-    nothing is removed, and the report is what would be.
+    a blob that nothing reaches is nobody's half-done work. Files of any other name are left alone, those in `origins`
+    too. With `dry_run` nothing is removed, and the report is what would be.
 
     Raises IntegrityError, before anything is removed, where what the index leads to can't be read.
     """
@@ -38,7 +38,9 @@ def collect(layout: Layout, bundles: Path, *, dry_run: bool = False) -> GcReport
     ids = {descriptor.annotations.get(BUNDLE_ID) for descriptor in reached}
     idle_bundles = [path for path in bundles.glob("*") if is_sha256(path.name) and path.name not in ids]
     idle_blobs = [path for path in layout.stored() if path.name not in blobs]
-    temporaries = [path for place in (bundles, layout.blobs, layout.root) for path in place.glob(f"{TEMPORARY}*")]
+    temporaries = [
+        path for place in (bundles, origins, layout.blobs, layout.root) for path in place.glob(f"{TEMPORARY}*")
+    ]
     idle = [*idle_bundles, *temporaries, *idle_blobs]
     report = GcReport(
         blobs=len(idle_blobs), bundles=len(idle_bundles), temporaries=len(temporaries), freed_bytes=freed_by(idle)
