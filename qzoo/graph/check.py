@@ -62,7 +62,9 @@ def _check_pair(pair: Pair) -> None:
         ours, theirs = (
             required_constant(n.inputs[index], f"{what} of {n.name}") for n in (pair.quantize, pair.dequantize)
         )
-        if ours.dtype != theirs.dtype or not np.array_equal(ours, theirs):
+        # the scale of either side is of that side's float type
+        same = what == "scale" or ours.dtype == theirs.dtype
+        if not (same and np.array_equal(ours, theirs)):
             raise GraphError(f"{pair.quantize.name}: its DequantizeLinear has another {what}")
 
 

@@ -205,7 +205,7 @@ def measure_latency(
             own = Path(folder) / engine.engine_name
             own.write_bytes(engine.engine)
             calls[recipe.precision] = _call(backend.load(own, engine.record), batch)
-        for precision in _float_precisions(backend, recipe.precision):
+        for precision in _float_precisions(backend, recipe.precision, runs=runs):
             place = Path(folder) / precision
             place.mkdir()
             float_recipe = Recipe(target=backend.name, precision=precision)
@@ -218,9 +218,9 @@ def measure_latency(
         return FloatEngines(measured, size)
 
 
-def _float_precisions(backend: Backend, own: Precision) -> list[Precision]:
-    usable = []
-    for precision in backend.float_precisions:
+def _float_precisions(backend: Backend, own: Precision, *, runs: bool) -> list[Precision]:
+    usable: list[Precision] = []
+    for precision in backend.float_precisions if runs else ("fp32",):
         try:
             backend.check_precision(precision)
         except TargetUnsupported:

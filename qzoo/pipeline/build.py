@@ -20,7 +20,7 @@ from qzoo.pipeline.assemble import (
     run_reference,
     serialize,
 )
-from qzoo.pipeline.gates import check_accuracy, check_engine, check_export
+from qzoo.pipeline.gates import check_accuracy, check_engine, check_export, check_finite
 from qzoo.pipeline.plan import COMPARE, Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
@@ -140,6 +140,7 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
     engine = assemble(
         graphs.portable, plan.recipe, plan.backend, plan.target, facts, images, trained=plan.trained, progress=progress
     )
+    check_finite(engine.lowered_outputs, plan.recipe.precision, plan.spec.name)
     lowered_fidelity = fidelity(graphs.float_outputs, engine.lowered_outputs, plan.spec.decision, trained=plan.trained)
     quantization = lowered_fidelity if plan.recipe.quantized else None
     check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)

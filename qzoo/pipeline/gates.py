@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qzoo.errors import AccuracyGateError
 from qzoo.records import Fidelity, LayerError, Measurement
@@ -30,6 +33,16 @@ def check_export(found: Fidelity, quantization: Fidelity | None, tolerances: Tol
             f"the exported graph of {model} is {found.sqnr_db} dB from the network it came from, allowed are "
             f"{least:.1f} dB; does its forward depend on the batch, or on Python values?"
         )
+
+
+def check_finite(outputs: Mapping[str, NDArray[np.float32]], precision: Precision, model: str) -> None:
+    """Raise AccuracyGateError where a lowered graph overflows in 16 bits: fp16 ends at 65504."""
+    for name, array in outputs.items():
+        if precision in _HALF and not np.isfinite(array).all():
+            raise AccuracyGateError(
+                f"the lowered graph of {model} gives values in {name} that aren't finite in {precision}; its "
+                "activations are too large for it: use --precision fp32 or int8"
+            )
 
 
 def check_engine(found: Fidelity | None, quantization: Fidelity | None, recipe: Recipe, runtime: str) -> None:

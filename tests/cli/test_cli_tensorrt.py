@@ -100,7 +100,7 @@ def test_layers_of_a_model_are_refused(qzoo):
         (("--target", "tensorrt-rtx/sm86", "--gpu", "sm89"), 2, "--gpu sm89 needs a --target"),
         (("--target", "onnxruntime", "--gpu", "sm86"), 4, "onnxruntime builds only for the machine it runs on"),
         (("--target", "tensorrt-rtx", "--gpu", "sm90"), 2, "unknown GPU architecture 'sm90'"),
-        (("--target", "tensorrt-rtx", "--gpu", "sm86", "--fp16"), 4, "use --precision fp32 or int8"),
+        (("--target", "tensorrt-rtx", "--gpu", "sm86", "--precision", "bf16"), 4, "use --precision fp16"),
         (("--batch", "1:8"), 2, "--batch 1:8: give three batch sizes, MIN:OPT:MAX"),
         (("--batch", "1:8:x"), 2, "--batch 1:8:x: give three batch sizes"),
         (("--batch", "8:1:32"), 2, "batch profile needs 1 <= min <= opt <= max, got 8:1:32"),
@@ -131,4 +131,4 @@ def test_doctor_says_what_each_flavour_can_do_here(qzoo, registry):
             probe.builds,
             probe.reason,
         )
-        assert states[name]["precisions"] == (["fp32", "int8"] if probe.builds else [])
+        assert states[name]["precisions"] == (["fp32", "fp16", "int8", "int8+fp16"] if probe.builds else [])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from qzoo.errors import AccuracyGateError
-from qzoo.pipeline.gates import check_accuracy, check_engine, check_export
+from qzoo.pipeline.gates import check_accuracy, check_engine, check_export, check_finite
 from qzoo.records import Accuracy, Fidelity, LayerError, Measurement, Target
 from qzoo.spec import Recipe, Tolerances
 
@@ -103,3 +104,11 @@ def test_lowering_may_cost_half_a_db_of_a_trained_network():
     check_accuracy(measurement(None, 9.0, trained=False), DEFAULT, "net", worst)
     with pytest.raises(AccuracyGateError, match=r"costs 0\.51 dB"):
         check_accuracy(measurement(None, 0.51), DEFAULT, "net", worst)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_graph_that_overflows_in_16_bits_is_refused_by_the_name_of_its_output(value):
+    outputs = {"logits": np.array([[1.0, value]], np.float32)}
+    check_finite({"logits": np.array([[1.0, 65504]], np.float32)}, "fp16", "net")
+    with pytest.raises(AccuracyGateError, match=r"of net gives values in logits that aren't finite in int8\+fp16"):
+        check_finite(outputs, "int8+fp16", "net")

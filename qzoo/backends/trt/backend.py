@@ -31,7 +31,7 @@ class TensorRT(Backend):
     module: ClassVar[str] = "tensorrt"
     roles: ClassVar[tuple[Role, ...]] = ("input", "weight", "skip")
     suffix: ClassVar[str] = ".plan"
-    float_precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    float_precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
 
     def probe(self) -> Probe:
         """Whether it is installed and has a GPU to build with. It doesn't run here in any case."""
@@ -51,24 +51,27 @@ class TensorRT(Backend):
         return Target(runtime=self.name, isa=here, version=version)
 
     def check_precision(self, precision: Precision) -> None:
-        """fp32 and int8. Networks are strongly typed: 16 bits would have to be in the graph, and no pass makes them."""
-        if precision not in ("fp32", "int8"):
-            raise TargetUnsupported(
-                f"target {self.name}: graphs aren't converted to {precision.removeprefix('int8+')} yet; "
-                "use --precision fp32 or int8"
-            )
+        """All but bf16. Networks are strongly typed: 16 bits are in the graph, and lowering makes only fp16."""
+        if precision == "bf16":
+            raise TargetUnsupported(f"target {self.name}: graphs aren't converted to bf16; use --precision fp16")
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
-        """The active roles of the portable graph; transposed convolutions in float. Raises GraphError."""
+        """The active roles of the portable graph; transposed convolutions in float; fp16 where the precision has it.
+
+        Raises GraphError.
+        """
         from qzoo.backends.trt.lower import float_transposed_convolutions
         from qzoo.graph import lower
+        from qzoo.graph.half import to_half
 
-        passes = [
+        quantized = [
             lower.keep_roles(recipe.roles),
             lower.narrow_weights(target.weight_max),
             float_transposed_convolutions,
         ]
-        return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
+        halved = recipe.precision in ("fp16", "int8+fp16")
+        passes = [*(quantized if recipe.quantized else []), *([to_half] if halved else []), lower.slim]
+        return lower.run_passes(portable, passes)
 
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:  # noqa: ARG002
         """Detailed profiling, so that the engine and the builder's log name each layer."""

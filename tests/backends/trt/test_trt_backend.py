@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -18,7 +19,8 @@ from qzoo.backends.trt.lower import float_transposed_convolutions
 from qzoo.backends.trt.sdk import load_sdk
 from qzoo.errors import TargetUnavailable, TargetUnsupported, UnknownName
 from qzoo.graph.lower import run_passes
-from qzoo.pipeline.assemble import serialize
+from qzoo.measure import sqnr_db
+from qzoo.pipeline.assemble import run_reference, serialize
 from qzoo.pipeline.plan import choose_backend
 from qzoo.spec import BatchProfile, Recipe
 
@@ -64,9 +66,10 @@ def test_an_unknown_gpu_is_refused_with_all_that_there_are(rtx, asked):
 
 
 @pytest.mark.parametrize("backend", [TensorRT(), TensorRTRTX()], ids=lambda backend: backend.name)
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8+fp16"])
-def test_16_bits_are_refused_with_a_way_out(backend, precision):
-    with pytest.raises(TargetUnsupported, match=rf"^target {backend.name}: .*use --precision fp32 or int8"):
+def test_bf16_is_refused_with_a_way_out(backend):
+    with pytest.raises(TargetUnsupported, match=rf"^target {backend.name}: .*use --precision fp16"):
+        backend.check_precision("bf16")
+    for precision in ("fp32", "fp16", "int8", "int8+fp16"):
         backend.check_precision(precision)
 
 
@@ -129,6 +132,38 @@ def test_lowering_for_fp32_leaves_no_quantizer(rtx, bundles):
     float_graph = graph("g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }")
     lowered = rtx.lower(float_graph, Recipe(target=rtx.name, precision="fp32"), rtx.target_for("sm89"))
     assert [node.op_type for node in lowered.graph] == ["Relu"]
+
+
+def test_lowering_for_int8_and_fp16_keeps_the_int8_weights_and_gives_the_rest_16_bits(rtx, portable):
+    target = rtx.target_for("sm89")
+    int8, both = (
+        rtx.lower(portable, Recipe(target=rtx.name, precision=precision, roles=rtx.roles), target).graph
+        for precision in ("int8", "int8+fp16")
+    )
+    stored = [
+        {
+            name: value.const_value.numpy().tobytes()
+            for name, value in g.initializers.items()
+            if value.dtype.name == "INT8"
+        }
+        for g in (int8, both)
+    ]
+    assert stored[0] == stored[1]
+    biases = [node.inputs[2] for node in both if node.op_type in ("Conv", "Gemm")]
+    assert {bias.const_value.dtype for bias in biases} == {ir.DataType.FLOAT16}
+    assert {value.dtype for value in (*both.inputs, *both.outputs)} == {ir.DataType.FLOAT}
+
+
+def test_lowering_for_int8_and_fp16_costs_fp16s_rounding_and_no_more(rtx, portable):
+    recipe = Recipe(target=rtx.name, precision="int8+fp16", roles=rtx.roles)
+    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    logits = [
+        run_reference(
+            serialize(rtx.lower(portable, replace(recipe, precision=precision), rtx.target_for("sm89"))), images
+        )
+        for precision in ("int8", "int8+fp16")
+    ]
+    assert sqnr_db(*(outputs["logits"] for outputs in logits)) > 20
 
 
 TRANSPOSED = """g (float[2,8,4,4] x) => (float[2,16,6,6] y, float[2,8,4,4] other) {

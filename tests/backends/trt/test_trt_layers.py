@@ -30,6 +30,18 @@ def test_without_quantizers_of_activations_none_is_in_int8(build):
     assert {one.dtype for one in table.operators if one.operator == "Conv"} == {"Float"}
 
 
+def test_with_fp16_the_convolutions_are_int8_and_what_is_float_is_half(build):
+    table = build(precision="int8+fp16").layers
+    assert (table.coverage("Conv"), table.coverage("Gemm")) == ((21, 21), (1, 1))
+    summed = [layer for layer in table.layers if any(node.startswith("node_add") for node in layer.nodes)]
+    assert all({tensor.dtype for tensor in layer.constants} >= {"Half"} for layer in summed)
+
+
+def test_fp16_without_quantizers_of_activations_is_planned_in_half(build):
+    table = build(roles=(), precision="int8+fp16").layers
+    assert {one.dtype for one in table.operators if one.operator == "Conv"} == {"Half"}
+
+
 def test_every_convolution_has_a_layer_of_its_own_that_reads_int8_activations_and_weights(built):
     layers = {layer.name: layer for layer in built.layers.layers}
     planned = [one for one in built.layers.operators if one.operator == "Conv"]
