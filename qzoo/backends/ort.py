@@ -61,7 +61,7 @@ class OnnxRuntime(Backend):
             lower.quantize_before_moves,
             lower.unsigned_non_negative,
             lower.offset_signed,
-            lower.absorb_relu,
+            lower.absorb_clamps,
             lower.floor_weight_scales,
             lower.quantize_biases,
         ]

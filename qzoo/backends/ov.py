@@ -76,7 +76,7 @@ class OpenVINO(Backend):
             pooling.pool_maxima,
             lower.unsigned_non_negative,
             lower.offset_signed,
-            lower.absorb_relu,
+            lower.absorb_clamps,
         ]
         return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
 

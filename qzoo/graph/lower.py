@@ -180,22 +180,46 @@ def offset_signed(model: ir.Model) -> ir.Model:
     return model
 
 
-def absorb_relu(model: ir.Model) -> ir.Model:
-    """Drop a Relu that is read only by uint8 quantizers with zero point 0. Exact: they clamp at 0 themselves."""
+def absorb_clamps(model: ir.Model) -> ir.Model:
+    """Drop a Relu or Clip that is read only by quantizers that clamp as much. Exact: they make the same integers.
+
+    The lower bound must quantize to the grid's smallest integer and the upper bound to its largest: rounding is
+    monotone, so what lies beyond a bound makes that integer with or without the clamp.
+    """
     for node in list(model.graph):
-        if node.op_type != "Relu" or node.outputs[0] in model.graph.outputs:
+        bounds = _clamp(node)
+        if bounds is None or node.outputs[0] in model.graph.outputs:
             continue
         uses = list(node.outputs[0].uses())
-        if uses and all(_clamps_at_zero(user) and index == 0 for user, index in uses):
+        if uses and all(index == 0 and _clamps(user, *bounds) for user, index in uses):
             node.outputs[0].replace_all_uses_with(data_input(node))
     return model
 
 
-def _clamps_at_zero(node: ir.Node) -> bool:
+def _clamp(node: ir.Node) -> tuple[float, float] | None:
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    bounds = [-np.inf, np.inf]
+    for index, given in enumerate(node.inputs[1:]):
+        bound = constant(given)
+        if bound is not None:
+            bounds[index] = float(bound)
+        elif given is not None:
+            return None  # computed: unknown here
+    return bounds[0], bounds[1]
+
+
+def _clamps(node: ir.Node, low: float, high: float) -> bool:
     if node.op_type != QUANTIZE or len(node.inputs) < 3:
         return False
-    zero_point = constant(node.inputs[2])
-    return zero_point is not None and zero_point.dtype == np.uint8 and int(zero_point) == 0
+    zero_point, scale = constant(node.inputs[2]), constant(node.inputs[1])
+    if zero_point is None or scale is None or scale.ndim:
+        return False
+    integers, step, zero = np.iinfo(zero_point.dtype), np.float32(scale), int(zero_point)  # type: ignore[type-var]
+    lowest, highest = (float(np.rint(np.float32(bound) / step)) + zero for bound in (low, high))
+    return lowest <= integers.min and highest >= integers.max
 
 
 def narrow_weights(limit: int) -> Pass:

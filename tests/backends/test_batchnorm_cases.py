@@ -137,7 +137,7 @@ def test_the_engine_is_right_on_every_channel(backend, portable, expected, image
     np.testing.assert_allclose(found[:, DEAD], expected[:, DEAD], rtol=1e-2)
 
 
-UNGUARDED = [lower.quantize_before_moves, lower.unsigned_non_negative, lower.offset_signed, lower.absorb_relu]
+UNGUARDED = [lower.quantize_before_moves, lower.unsigned_non_negative, lower.offset_signed, lower.absorb_clamps]
 
 
 def test_onnxruntime_is_wrong_on_this_network_without_floored_scales(portable, expected, images):

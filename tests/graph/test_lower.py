@@ -21,8 +21,8 @@ EXACT = {
     # name: the passes before, and the one that must change no value of theirs
     "offset_signed": ([], lower.offset_signed),
     "offset_signed, some unsigned": ([lower.unsigned_non_negative], lower.offset_signed),
-    "absorb_relu": ([lower.quantize_before_moves, lower.unsigned_non_negative], lower.absorb_relu),
-    "absorb_relu, all signed": ([], lower.absorb_relu),
+    "absorb_clamps": ([lower.quantize_before_moves, lower.unsigned_non_negative], lower.absorb_clamps),
+    "absorb_clamps, all signed": ([], lower.absorb_clamps),
     "quantize_before_moves": ([], lower.quantize_before_moves),
     "quantize_before_moves, adds unquantized": ([lower.keep_roles(("input",))], lower.quantize_before_moves),
     "slim": ([], lower.slim),
@@ -71,6 +71,13 @@ class Network:
     def relu(self, value: str) -> str:
         return self.op(f"Relu ({value})", self.shapes[value])
 
+    def clip(self, value: str) -> str:
+        low, high = self.array(np.asarray(self.random.choice([0, -0.3]))), self.array(np.asarray(0.6))
+        return self.op(f"Clip ({value}, {low}, {high})", self.shapes[value])
+
+    def hard_swish(self, value: str) -> str:
+        return self.op(f"HardSwish ({value})", self.shapes[value])
+
     def max_pool(self, value: str) -> str:
         channels, height, width = self.shapes[value]
         shape = (channels, -(-height // 2), -(-width // 2))
@@ -111,9 +118,10 @@ def _fake(role: str, path: str, axis: int) -> str:
 
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[str, dict[str, np.ndarray]]:
-    """Convolutions, residual blocks, ReLUs and max-poolings in any order, then a head, or none."""
+    """Convolutions, residual blocks, activations and max-poolings in any order, then a head, or none."""
     network, value = Network(draw(st.integers(0, 2**16))), "x"
-    for kind in draw(st.lists(st.sampled_from(["conv", "relu", "max_pool", "residual"]), min_size=1, max_size=6)):
+    kinds = st.sampled_from(["conv", "relu", "clip", "hard_swish", "max_pool", "residual"])
+    for kind in draw(st.lists(kinds, min_size=1, max_size=6)):
         if kind == "conv":
             value = network.conv(value, draw(st.integers(1, 4)), draw(st.sampled_from([1, 3])))
         elif kind == "residual":
@@ -335,7 +343,7 @@ def test_a_relu_that_only_an_unsigned_quantizer_reads_is_absorbed(parse):
     portable = canonicalize(parse(TAIL.replace("v = Identity (r)", "").replace("(v,", "(r,"), **ARRAYS))
     kept, dropped = (
         lower.run_passes(portable, passes)
-        for passes in ([lower.absorb_relu], [lower.unsigned_non_negative, lower.absorb_relu])
+        for passes in ([lower.absorb_clamps], [lower.unsigned_non_negative, lower.absorb_clamps])
     )
     assert operators(kept) == ["Relu", "Quantize", "Dequantize", "Dequantize", "Conv"]
     assert operators(dropped) == ["Quantize", "Dequantize", "Dequantize", "Conv"]
@@ -344,8 +352,19 @@ def test_a_relu_that_only_an_unsigned_quantizer_reads_is_absorbed(parse):
 def test_a_relu_that_somebody_else_reads_stays(parse):
     text = TAIL.replace("v = Identity (r)", "[reader] side = Neg (r)").replace("(v,", "(r,")
     text = text.replace("(float[N,3,4,4] y)", "(float[N,3,4,4] y, float[N,2,4,4] side)")
-    lowered = lower.run_passes(canonicalize(parse(text, **ARRAYS)), [lower.unsigned_non_negative, lower.absorb_relu])
+    lowered = lower.run_passes(canonicalize(parse(text, **ARRAYS)), [lower.unsigned_non_negative, lower.absorb_clamps])
     assert operators(lowered)[0] == "Relu"
+
+
+CLIP = TAIL.replace("v = Identity (r)", "v = Clip (r, low, high)")
+
+
+@pytest.mark.parametrize(("low", "high", "absorbed"), [(0, 4, True), (0, 6, True), (0, 3.9, False), (0.5, 6, False)])
+def test_a_clip_is_absorbed_where_its_bounds_lie_at_the_ends_of_the_grid_or_beyond(parse, low, high, absorbed):
+    arrays = {**ARRAYS, "x_scale": np.float32(4 / 127), "low": np.float32(low), "high": np.float32(high)}
+    text = CLIP.replace("r = Relu (x)", "r = Identity (x)")
+    lowered = lower.run_passes(canonicalize(parse(text, **arrays)), [lower.unsigned_non_negative, lower.absorb_clamps])
+    assert ("Clip" not in operators(lowered)) is absorbed
 
 
 def test_max_pooling_runs_between_pairs_on_one_grid(parse):
@@ -502,7 +521,7 @@ ALL = [
     lower.quantize_before_moves,
     lower.unsigned_non_negative,
     lower.offset_signed,
-    lower.absorb_relu,
+    lower.absorb_clamps,
     lower.floor_weight_scales,
     lower.quantize_biases,
     lower.slim,
