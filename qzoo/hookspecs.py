@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import pluggy
 
 from qzoo.errors import TargetUnsupported
-from qzoo.spec import BatchProfile, ModelFamily, ModelSpec, Precision, Recipe, Role
+from qzoo.spec import BuilderSettings, ModelFamily, ModelSpec, Precision, Recipe, Role
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +126,14 @@ class Backend(ABC):
     def check_precision(self, precision: Precision) -> None:
         """Raise TargetUnsupported, naming the way out, where this machine can't run `precision`."""
 
+    def check_builder(self, builder: BuilderSettings) -> None:
+        """Raise TargetUnsupported for settings that this runtime doesn't have; here for any."""
+        if builder != BuilderSettings():
+            raise TargetUnsupported(
+                f"target {self.name}: it has no builder settings (workspace, optimization level, compatibility); leave "
+                "them out"
+            )
+
     @abstractmethod
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """Portable graph -> the plain ONNX graph that this runtime turns into its best kernels."""
@@ -134,13 +142,14 @@ class Backend(ABC):
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:
         """The runtime's settings for a precision, by the runtime's own names, as kept in the engine's record."""
 
-    def fixed(self, target: Target, batch: BatchProfile) -> dict[str, str]:  # noqa: ARG002 - for those who override it
-        """What else of a build's config the target and the batch profile decide; here nothing, as any batch runs."""
+    def fixed(self, target: Target, recipe: Recipe) -> dict[str, str]:  # noqa: ARG002 - for those who override it
+        """What else of a build's config the target and the recipe decide; here nothing, as any batch runs."""
         return {}
 
     @abstractmethod
     def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
-        """Turn a serialized lowered ONNX graph into an engine file at `out`.
+        """Turn a serialized lowered ONNX graph into an engine file at `out`. `config` has the engine's record, and what
+        is this machine's own beside it, such as the path of a timing cache.
 
         Returns the engine's layers where the runtime tells them.
         """

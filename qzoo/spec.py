@@ -153,6 +153,26 @@ class BatchProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuilderSettings:
+    """What a runtime's builder is told beside the graph; only TensorRT's have such settings.
+
+    `workspace_mib`: the memory in MiB that a kernel may use. `optimization_level`: 0 (built fast) to 5 (runs fast).
+    `version_compatible`: for later versions of the runtime too. `hardware_compatible`: for later GPUs too.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise UsageError(f"builder: the workspace must be at least 1 MiB, got {self.workspace_mib}")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"builder: the optimization level is 0 to 5, not {self.optimization_level}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
     """What an engine may lose. `*_sqnr_db` are centred SQNRs in dB, `*_top1` fractions, `max_drop` accuracy points."""
 
@@ -227,6 +247,7 @@ class Recipe:
     weight_bits: int = 8
     placement: Placement = "manual"
     batch: BatchProfile = BatchProfile()
+    builder: BuilderSettings = BuilderSettings()
     keep_float: tuple[str, ...] = ()
     qat: Training | None = None
     tolerances: Tolerances = Tolerances()

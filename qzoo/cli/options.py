@@ -26,6 +26,11 @@ plugin_dirs = click.option(
     type=click.Path(path_type=Path),
     help="A folder with a plugin that isn't installed; repeatable. QZOO_PLUGINS does the same.",
 )
+allow_untrusted = click.option(
+    "--allow-untrusted",
+    is_flag=True,
+    help="Load an engine that was neither built here nor signed by a trusted key. It may do whatever you may.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -93,6 +98,11 @@ class BuildWords(TypedDict):
     batch_size: int
     batch: str | None
     gpu: str | None
+    workspace: int | None
+    builder_optimization_level: int | None
+    timing_cache: Path | None
+    version_compatible: bool
+    hardware_compatible: bool
     max_drop: float | None
     seed: int
     workers: int | None
@@ -102,6 +112,7 @@ class BuildWords(TypedDict):
 def options_of(model: str, target: str, words: BuildWords) -> Options:
     """The options of one build. Raises UsageError where some contradict each other."""
     from qzoo.pipeline.plan import Options
+    from qzoo.spec import BuilderSettings
 
     return Options(
         model=model,
@@ -117,6 +128,13 @@ def options_of(model: str, target: str, words: BuildWords) -> Options:
         qat_epochs=words["qat_epochs"],
         batch_size=words["batch_size"],
         batch=_batch(words),
+        builder=BuilderSettings(
+            workspace_mib=words["workspace"],
+            optimization_level=words["builder_optimization_level"],
+            version_compatible=words["version_compatible"],
+            hardware_compatible=words["hardware_compatible"],
+        ),
+        timing_cache=words["timing_cache"],
         max_drop=words["max_drop"],
         seed=words["seed"],
         workers=words["workers"],
@@ -212,6 +230,21 @@ def build_options(command: F) -> F:
                 metavar="SM,...",
                 help="The GPUs to build for ahead of time, sm86,sm89; for --target tensorrt-rtx.",
             ),
+            click.option(
+                "--workspace", metavar="MIB", type=click.IntRange(min=1), help="TensorRT: memory that a kernel may use."
+            ),
+            click.option(
+                "--builder-optimization-level",
+                type=click.IntRange(0, 5),
+                help="TensorRT: 0 builds fast, 5 runs fast. Default: the SDK's own.",
+            ),
+            click.option(
+                "--timing-cache",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="TensorRT: kernels' timings, read from this file if it is there and written after.",
+            ),
+            click.option("--version-compatible", is_flag=True, help="TensorRT: an engine for later versions too."),
+            click.option("--hardware-compatible", is_flag=True, help="TensorRT: an engine for later GPUs too."),
             click.option(
                 "--max-drop", type=float, help="Accuracy points the engine may lose (exit 5 beyond). Default 1.0."
             ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from qzoo.records import (
     encode,
     file_digest,
 )
-from qzoo.spec import BatchProfile, Decision, Precision, Preprocess, Recipe
+from qzoo.spec import Decision, Precision, Preprocess, Recipe
 from qzoo.store import LAYERS
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -112,17 +113,19 @@ def assemble(
     *,
     trained: bool,
     progress: Progress,
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> Assembled:
     """Lower and build; where the engine runs here, run it over `images` (N, C, H, W) and compare with the graph.
 
-    Raises GraphError or TargetError. What the comparison allows is for `gates.check_engine` to say.
+    `own` goes into the build's config and not into the engine's record. Raises GraphError or TargetError. What the
+    comparison allows is for `gates.check_engine` to say.
     """
     progress.stage(f"lowering for {target}")
     lowered = backend.lower(portable, recipe, target)
     lowered_bytes = serialize(lowered)
     progress.stage(f"building {backend.name} engine")
     with TemporaryDirectory(prefix="qzoo-") as folder:
-        made = build_engine(lowered, recipe.precision, backend, target, facts, Path(folder), recipe.batch)
+        made = build_engine(lowered, recipe, backend, target, facts, Path(folder), own)
         progress.stage(f"verifying {backend.name} engine", 2)
         outputs = run_batched(backend.load(made.path, made.record), images) if backend.runs(target) else None
         progress.advance()
@@ -151,21 +154,21 @@ class Built(NamedTuple):
 
 def build_engine(
     lowered: ir.Model,
-    precision: Precision,
+    recipe: Recipe,
     backend: Backend,
     target: Target,
     facts: Facts,
     folder: Path,
-    batch: BatchProfile,
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> Built:
-    """Build an engine file in `folder`."""
-    config = {**backend.config(precision), **backend.fixed(target, batch)}
+    """Build an engine file in `folder`. `own` goes into the build's config and not into the engine's record."""
+    config = {**backend.config(recipe.precision), **backend.fixed(target, recipe)}
     path, graph = folder / f"engine{backend.suffix}", serialize(lowered)
-    layers = backend.build(graph, config, path)
+    layers = backend.build(graph, {**config, **own}, path)
     inputs, outputs = tensor_infos(lowered)
     record = EngineRecord(
         model=facts.model,
-        precision=precision,
+        precision=recipe.precision,
         target=target,
         sha256=file_digest(path),
         size_bytes=path.stat().st_size,
@@ -175,7 +178,7 @@ def build_engine(
         preprocess=facts.preprocess,
         decision=facts.decision,
         labels=facts.labels,
-        max_batch=batch.max,
+        max_batch=recipe.batch.max,
         graph_sha256=digest_of(graph),
     )
     return Built(path, record, layers)
@@ -208,9 +211,9 @@ def measure_latency(
         for precision in _float_precisions(backend, recipe.precision, runs=runs):
             place = Path(folder) / precision
             place.mkdir()
-            float_recipe = Recipe(target=backend.name, precision=precision)
+            float_recipe = Recipe(target=backend.name, precision=precision, batch=recipe.batch, builder=recipe.builder)
             lowered = backend.lower(float_graph, float_recipe, target)
-            path, record, _ = build_engine(lowered, precision, backend, target, facts, place, recipe.batch)
+            path, record, _ = build_engine(lowered, float_recipe, backend, target, facts, place)
             size = record.size_bytes if precision == "fp32" else size
             if runs:
                 calls[precision] = _call(backend.load(path, record), batch)

@@ -25,8 +25,9 @@ from qzoo.pipeline.plan import COMPARE, Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
-from qzoo.spec import AUTO, BatchProfile, Placement, Precision
-from qzoo.store import Bundle, Store, tag_for
+from qzoo.spec import AUTO, BatchProfile, BuilderSettings, Placement, Precision
+from qzoo.store import Bundle, EngineFile, Store, tag_for
+from qzoo.zoo.gate import answers
 
 if TYPE_CHECKING:
     from qzoo.pipeline.images import Images
@@ -48,6 +49,8 @@ def build(
     qat_epochs: int = 0,
     batch_size: int = 1,
     batch: BatchProfile | None = None,
+    builder: BuilderSettings | None = None,
+    timing_cache: Path | None = None,
     max_drop: float | None = None,
     seed: int = 0,
     workers: int = 0,
@@ -77,6 +80,8 @@ def build(
         qat_epochs=qat_epochs,
         batch_size=batch_size,
         batch=batch,
+        builder=builder,
+        timing_cache=timing_cache,
         max_drop=max_drop,
         seed=seed,
         workers=workers,
@@ -102,6 +107,8 @@ def build_all(
 def stored(plan: Plan, store: Store) -> Bundle | None:
     """The bundle that answers a plan without building it."""
     found = store.find(plan.inputs.bundle_id)
+    if found and not answers(EngineFile(found.engine, found.record), store):
+        return None
     # one that skipped images is no answer to --strict: building it again says which; nor is one that compared nothing
     # to --calib all
     if found and ((plan.strict and found.measurement.skipped) or (plan.compared and not found.measurement.calibrators)):
@@ -138,7 +145,15 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
     )
     export_fidelity, portable_outputs = _check_export(plan, graphs, progress)
     engine = assemble(
-        graphs.portable, plan.recipe, plan.backend, plan.target, facts, images, trained=plan.trained, progress=progress
+        graphs.portable,
+        plan.recipe,
+        plan.backend,
+        plan.target,
+        facts,
+        images,
+        trained=plan.trained,
+        progress=progress,
+        own={} if plan.timing_cache is None else {"timing_cache": str(plan.timing_cache)},
     )
     check_finite(engine.lowered_outputs, plan.recipe.precision, plan.spec.name)
     lowered_fidelity = fidelity(graphs.float_outputs, engine.lowered_outputs, plan.spec.decision, trained=plan.trained)

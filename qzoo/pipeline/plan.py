@@ -25,6 +25,7 @@ from qzoo.spec import (
     PRECISIONS,
     TRAINED,
     BatchProfile,
+    BuilderSettings,
     ModelSpec,
     Placement,
     Precision,
@@ -72,6 +73,8 @@ class Options:
     qat_epochs: int = 0
     batch_size: int = 1
     batch: BatchProfile | None = None  # instead of batch_size
+    builder: BuilderSettings | None = None
+    timing_cache: Path | None = None  # TensorRT's: read if it is there, written after
     max_drop: float | None = None
     seed: int = 0
     workers: int | None = None
@@ -97,6 +100,7 @@ class Plan:
     workers: int | None
     strict: bool
     image_cache: Path
+    timing_cache: Path | None
 
     @property
     def spec(self) -> ModelSpec:
@@ -126,6 +130,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
     entry = registry.model(options.model)
     backend, reason = choose_backend(options.target, registry)
     backend.check_precision(options.precision)
+    backend.check_builder(options.builder or BuilderSettings())
     hardware = options.target.partition("/")[2]
     target = backend.target_for(hardware) if hardware else backend.target()
     dataset = open_dataset(options.data or entry.spec.data, registry, cache / "datasets")
@@ -166,6 +171,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         workers=options.workers,
         strict=options.strict,
         image_cache=cache / "images",
+        timing_cache=options.timing_cache,
     )
 
 
@@ -236,6 +242,7 @@ def _recipe(spec: ModelSpec, backend: Backend, options: Options, trained: weight
         qat=spec.training.for_qat(options.qat_epochs) if options.qat_epochs else None,
         tolerances=tolerances,
         batch=batch,
+        builder=options.builder or BuilderSettings(),
     )
 
 

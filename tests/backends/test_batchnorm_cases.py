@@ -129,9 +129,10 @@ def test_the_portable_graph_is_right_on_every_channel(portable, expected, images
 @pytest.mark.parametrize("backend", [OnnxRuntime(), OpenVINO()], ids=lambda backend: backend.name)
 def test_the_engine_is_right_on_every_channel(backend, portable, expected, images, tmp_path):
     target = backend.target()
-    lowered = backend.lower(portable, Recipe(target=backend.name, precision="int8"), target)
+    recipe = Recipe(target=backend.name, precision="int8", batch=BatchProfile(max=4))
+    lowered = backend.lower(portable, recipe, target)
     facts = Facts(model="batchnorms", preprocess=PREPROCESS, decision="argmax", labels=())
-    engine = backend.load(*build_engine(lowered, "int8", backend, target, facts, tmp_path, BatchProfile(max=4))[:2])
+    engine = backend.load(*build_engine(lowered, recipe, backend, target, facts, tmp_path)[:2])
     found = engine.run({"input": images})["logits"]
     assert (worst_by_channel(found, expected) < 0.03).all()
     np.testing.assert_allclose(found[:, DEAD], expected[:, DEAD], rtol=1e-2)

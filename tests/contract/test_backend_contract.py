@@ -76,7 +76,8 @@ def lowered(backend, portable):
 def built(backend, lowered, facts, tmp_path_factory):
     """The INT8 engine's file and its record."""
     folder = tmp_path_factory.mktemp(backend.name)
-    return build_engine(lowered, "int8", backend, backend.target(), facts, folder, BatchProfile(max=MAX_BATCH))[:2]
+    recipe = Recipe(target=backend.name, precision="int8", batch=BatchProfile(max=MAX_BATCH))
+    return build_engine(lowered, recipe, backend, backend.target(), facts, folder)[:2]
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +170,9 @@ def test_a_float_engine_is_as_exact_as_its_precision(backend, float_graph, facts
     if precision not in usable_float_precisions(backend):
         pytest.skip(f"{backend.name} has no {precision} engine here")
     target = backend.target()
-    lowered = backend.lower(float_graph, Recipe(target=backend.name, precision=precision), target)
-    path, record, _ = build_engine(lowered, precision, backend, target, facts, tmp_path, BatchProfile(max=MAX_BATCH))
+    recipe = Recipe(target=backend.name, precision=precision, batch=BatchProfile(max=MAX_BATCH))
+    lowered = backend.lower(float_graph, recipe, target)
+    path, record, _ = build_engine(lowered, recipe, backend, target, facts, tmp_path)
     assert decibels(unoptimized(float_graph, digits), run_all(backend.load(path, record), digits)) > least
 
 

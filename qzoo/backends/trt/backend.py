@@ -12,7 +12,7 @@ from qzoo.backends.trt.sdk import Sdk, load_sdk
 from qzoo.errors import TargetUnavailable, TargetUnsupported, UnknownName
 from qzoo.hookspecs import Backend, Engine
 from qzoo.records import EngineRecord, LayerTable, Probe, Target
-from qzoo.spec import BatchProfile, Precision, Recipe, Role
+from qzoo.spec import BuilderSettings, Precision, Recipe, Role
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -55,6 +55,9 @@ class TensorRT(Backend):
         if precision == "bf16":
             raise TargetUnsupported(f"target {self.name}: graphs aren't converted to bf16; use --precision fp16")
 
+    def check_builder(self, builder: BuilderSettings) -> None:
+        """TensorRT has all of them."""
+
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """The active roles of the portable graph; transposed convolutions in float; fp16 where the precision has it.
 
@@ -77,15 +80,26 @@ class TensorRT(Backend):
         """Detailed profiling, so that the engine and the builder's log name each layer."""
         return {"profiling_verbosity": "DETAILED"}
 
-    def fixed(self, target: Target, batch: BatchProfile) -> dict[str, str]:
-        """The GPUs and the batch profile."""
-        return {"compute_capabilities": target.isa, "batch": f"{batch.min}:{batch.opt}:{batch.max}"}
+    def fixed(self, target: Target, recipe: Recipe) -> dict[str, str]:
+        """The GPUs, the batch profile, and what the builder is told."""
+        batch, builder = recipe.batch, recipe.builder
+        told = {
+            "workspace_mib": builder.workspace_mib,
+            "builder_optimization_level": builder.optimization_level,
+            "version_compatible": builder.version_compatible or None,
+            "hardware_compatible": builder.hardware_compatible or None,
+        }
+        return {
+            "compute_capabilities": target.isa,
+            "batch": f"{batch.min}:{batch.opt}:{batch.max}",
+            **{key: str(value).lower() for key, value in told.items() if value is not None},
+        }
 
     def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
         """Check the graph, parse and build it. Raises TargetError, with the SDK's log."""
         from qzoo.backends.trt.build import build_engine
 
-        return build_engine(self._loaded(), lowered, config, out)
+        return build_engine(self.loaded(), lowered, config, out)
 
     def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:  # noqa: ARG002
         """Raises TargetUnavailable: what is missing to run `engine` here."""
@@ -100,7 +114,8 @@ class TensorRT(Backend):
             raise TargetUnavailable(f"target {self.name}: {found.reason}")
         return found.version
 
-    def _loaded(self) -> Sdk:
+    def loaded(self) -> Sdk:
+        """Its SDK. Raises TargetUnavailable."""
         return load_sdk(self.name, self.module)
 
 
@@ -122,10 +137,22 @@ class TensorRTRTX(TensorRT):
         """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
         return self.target_for(super().target().isa)
 
+    def check_builder(self, builder: BuilderSettings) -> None:
+        """No compatibility modes: it would fail at the one, and ignore the other with a warning in its log."""
+        if builder.version_compatible:
+            raise TargetUnsupported(
+                f"target {self.name}: --version-compatible needs the lean runtime that only full TensorRT has; build "
+                "again for another version, from the portable graph"
+            )
+        if builder.hardware_compatible:
+            raise TargetUnsupported(
+                f"target {self.name}: --hardware-compatible is full TensorRT's; name every GPU, --gpu sm86,sm89,sm120"
+            )
+
     def target_for(self, hardware: str) -> Target:
         """Of "sm86+sm89": one engine for several GPUs. Raises UnknownName for one that the SDK doesn't build for."""
         version = self._version()
-        known = self._loaded().architectures()
+        known = self.loaded().architectures()
         asked = hardware.replace(",", "+").split("+")
         for gpu in asked:
             if gpu not in known:

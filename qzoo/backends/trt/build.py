@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,58 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from qzoo.backends.trt import layers, lint
-from qzoo.backends.trt.sdk import Message, Sdk
+from qzoo.backends.trt.sdk import Message, Sdk, made
+from qzoo.backends.trt.settings import Settings, configure, keep_timing_cache
 from qzoo.errors import TargetError
 from qzoo.records import LayerTable
 from qzoo.spec import BatchProfile
 
 LOGGER = logging.getLogger(__name__)
 
-GPUS, BATCH = "compute_capabilities", "batch"
-"""Keys of a build's config: "sm86+sm89" (none: the GPU of this machine), "min:opt:max"."""
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialized engine, its layers where the builder told them, and its log."""
+
+    data: bytes
+    layers: LayerTable | None
+    log: tuple[Message, ...]
 
 
 def build_engine(sdk: Sdk, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
-    """Write an engine to `out`. Raises TargetError with the end of the SDK's log, UsageError for a wrong profile."""
-    model = _read(sdk, lowered)
-    profiles = profiles_of(model, BatchProfile(**dict(zip(("min", "opt", "max"), _numbers(config), strict=True))))
+    """Write an engine to `out`, as a build's config says; its "batch" is "min:opt:max".
+
+    Raises TargetError with the end of the SDK's log, UsageError for a wrong profile.
+    """
+    model = read_graph(sdk, lowered)
+    low, opt, high = map(int, config["batch"].split(":"))
+    profiles = profiles_of(model, BatchProfile(min=low, opt=opt, max=high))
+    plan = build_plan(sdk, lowered, model, profiles, Settings.of(config))
+    out.write_bytes(plan.data)
+    return plan.layers
+
+
+def build_plan(
+    sdk: Sdk, graph: bytes, model: ir.Model, profiles: Mapping[str, lint.Profile], settings: Settings
+) -> Plan:
+    """Check, parse and build a graph; `model` is the same one. Raises TargetError with the end of the SDK's log."""
     with sdk.captured() as log:
-        builder = _made(sdk, sdk.trt.Builder(sdk.logger), "a builder", log)
+        builder = made(sdk, sdk.trt.Builder(sdk.logger), "a builder", log)
         # strong typing is TensorRT 11's only way and 10's by this flag: precisions are those of the graph
         strongly = 1 << int(sdk.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = _made(sdk, builder.create_network(strongly), "a network", log)
-        parser = _made(sdk, sdk.trt.OnnxParser(network, sdk.logger), "an ONNX parser", log)
+        network = made(sdk, builder.create_network(strongly), "a network", log)
+        parser = made(sdk, sdk.trt.OnnxParser(network, sdk.logger), "an ONNX parser", log)
         lint.check(model, profiles, parser.supports_operator)
-        if not parser.parse(lowered):
+        if not parser.parse(graph):
             raise sdk.failed(f"the parser refuses the graph: {_parser_errors(parser)}", log)
-        settings = _settings(sdk, builder, config, log)
-        _add_profiles(sdk, builder, settings, network, profiles, log)
-        plan = builder.build_serialized_network(network, settings)
-        if plan is None:
+        config = configure(sdk, builder, settings, log)
+        _add_profiles(sdk, builder, config, network, profiles, log)
+        data = builder.build_serialized_network(network, config)
+        if data is None:
             raise sdk.failed("the engine could not be built", log)
-    out.write_bytes(memoryview(plan))
-    return _layers(model, log)
+        keep_timing_cache(sdk, config, settings)
+    told = _layers(model, log) if settings.verbosity == "DETAILED" else None
+    return Plan(bytes(memoryview(data)), told, tuple(log))
 
 
 def profiles_of(model: ir.Model, batch: BatchProfile) -> dict[str, lint.Profile]:
@@ -60,32 +82,14 @@ def profiles_of(model: ir.Model, batch: BatchProfile) -> dict[str, lint.Profile]
     return found
 
 
-def _numbers(config: Mapping[str, str]) -> list[int]:
-    return [int(part) for part in config[BATCH].split(":")]
-
-
-def _read(sdk: Sdk, lowered: bytes) -> ir.Model:
+def read_graph(sdk: Sdk, graph: bytes) -> ir.Model:
+    """Raises TargetError for what is no ONNX graph."""
     try:
-        return ir.from_proto(onnx.load_from_string(lowered))
+        return ir.from_proto(onnx.load_from_string(graph))
     except (DecodeError, ValueError, KeyError) as error:
         raise TargetError(
             f"{sdk.name}: can't read the graph: {' '.join(str(error).split())}; export it again"
         ) from error
-
-
-def _settings(sdk: Sdk, builder: Any, config: Mapping[str, str], log: list[Message]) -> Any:  # noqa: ANN401
-    settings = _made(sdk, builder.create_builder_config(), "a builder config", log)
-    settings.profiling_verbosity = sdk.trt.ProfilingVerbosity.DETAILED
-    gpus = [gpu for gpu in config.get(GPUS, "").split("+") if gpu]
-    if gpus and sdk.ahead_of_time:
-        settings.num_compute_capabilities = len(gpus)
-        for place, gpu in enumerate(gpus):
-            if gpu not in sdk.architectures():
-                raise sdk.failed(f"it doesn't build for {gpu}, but for {', '.join(sdk.architectures())}", log)
-            # without a slot it returns False, and the engine would silently be built for another GPU
-            if not settings.set_compute_capability(getattr(sdk.trt.ComputeCapability, gpu.upper()), place):
-                raise sdk.failed(f"compute capability {gpu} was not taken", log)
-    return settings
 
 
 def _add_profiles(
@@ -99,19 +103,13 @@ def _add_profiles(
     if not profiles:
         return
     known = {network.get_input(index).name for index in range(network.num_inputs)}
-    optimization = _made(sdk, builder.create_optimization_profile(), "an optimization profile", log)
+    optimization = made(sdk, builder.create_optimization_profile(), "an optimization profile", log)
     for name, profile in profiles.items():
         if name not in known:
             raise sdk.failed(f"the parsed network has no input {name!r}", log)
         optimization.set_shape(name, profile.min, profile.opt, profile.max)
     if not optimization or settings.add_optimization_profile(optimization) < 0:
         raise sdk.failed(f"the profile of {', '.join(profiles)} was not taken", log)
-
-
-def _made(sdk: Sdk, thing: Any, what: str, log: list[Message]) -> Any:  # noqa: ANN401 - an SDK's object
-    if thing is None:
-        raise sdk.failed(f"{what} could not be made", log)
-    return thing
 
 
 def _parser_errors(parser: Any) -> str:  # noqa: ANN401

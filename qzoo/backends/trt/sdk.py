@@ -65,6 +65,13 @@ class Sdk:
 _WARNING = 2
 
 
+def made(sdk: Sdk, thing: Any, what: str, log: list[Message]) -> Any:  # noqa: ANN401 - an SDK's object
+    """What an SDK made. Raises TargetError where that is None, which is how an SDK says that it couldn't."""
+    if thing is None:
+        raise sdk.failed(f"{what} could not be made", log)
+    return thing
+
+
 @cache
 def load_sdk(name: str, module: str) -> Sdk:
     """Import an SDK. Raises TargetUnavailable where it isn't installed or its libraries don't load.

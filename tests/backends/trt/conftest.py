@@ -39,11 +39,12 @@ def facts(bundles) -> Facts:
 def build(rtx, portable, facts, tmp_path_factory):
     """`build(roles=..., batch=...)`: a real engine of resnet20, in a folder of its own."""
 
-    def run(batch: BatchProfile = RANGE, roles=rtx.roles, precision="int8") -> Built:
+    def run(batch: BatchProfile = RANGE, roles=rtx.roles, precision="int8", **more: object) -> Built:
         target = rtx.target_for(GPUS)
-        lowered = rtx.lower(portable, Recipe(target=rtx.name, precision=precision, roles=roles), target)
+        recipe = Recipe(target=rtx.name, precision=precision, roles=roles, batch=batch, **more)
+        lowered = rtx.lower(portable, recipe, target)
         folder: Path = tmp_path_factory.mktemp("engine")
-        return build_engine(lowered, precision, rtx, target, facts, folder, batch)
+        return build_engine(lowered, recipe, rtx, target, facts, folder)
 
     return run
 

@@ -22,7 +22,7 @@ from qzoo.graph.lower import run_passes
 from qzoo.measure import sqnr_db
 from qzoo.pipeline.assemble import run_reference, serialize
 from qzoo.pipeline.plan import choose_backend
-from qzoo.spec import BatchProfile, Recipe
+from qzoo.spec import BatchProfile, BuilderSettings, Recipe
 
 no_gpu = pytest.mark.skipif(not why_no_gpu(), reason="there is a CUDA GPU here")
 
@@ -90,10 +90,36 @@ def test_loading_an_engine_says_what_is_missing_to_run_it(rtx, built):
 
 
 def test_config_has_what_a_build_depends_on(rtx):
-    assert rtx.fixed(rtx.target_for("sm89"), BatchProfile(min=1, opt=2, max=3)) == {
+    recipe = Recipe(target=rtx.name, precision="int8", batch=BatchProfile(min=1, opt=2, max=3))
+    target = rtx.target_for("sm89")
+    assert rtx.fixed(target, recipe) == {"compute_capabilities": "sm89", "batch": "1:2:3"}
+    builder = BuilderSettings(workspace_mib=100, optimization_level=0, version_compatible=True)
+    assert rtx.fixed(target, replace(recipe, builder=builder)) == {
         "compute_capabilities": "sm89",
         "batch": "1:2:3",
+        "workspace_mib": "100",
+        "builder_optimization_level": "0",
+        "version_compatible": "true",
     }
+
+
+@pytest.mark.parametrize(
+    ("builder", "says"),
+    [
+        (BuilderSettings(version_compatible=True), "--version-compatible needs the lean runtime"),
+        (BuilderSettings(hardware_compatible=True), "--hardware-compatible is full TensorRT's; name every GPU"),
+    ],
+)
+def test_what_only_full_tensorrt_has_is_refused_on_rtx_with_the_reason(rtx, builder, says):
+    TensorRT().check_builder(builder)
+    with pytest.raises(TargetUnsupported, match=says):
+        rtx.check_builder(builder)
+
+
+def test_runtimes_without_a_builder_refuse_its_settings(registry):
+    registry.backend("openvino").check_builder(BuilderSettings())
+    with pytest.raises(TargetUnsupported, match="target openvino: it has no builder settings"):
+        registry.backend("openvino").check_builder(BuilderSettings(workspace_mib=100))
 
 
 MAKE = """

@@ -7,7 +7,9 @@ import onnx_ir as ir
 import pytest
 from onnx_text import graph
 
+from qzoo.backends.trt.build import build_plan, profiles_of, read_graph
 from qzoo.backends.trt.sdk import load_sdk
+from qzoo.backends.trt.settings import Settings, build_for, configure
 from qzoo.errors import TargetError, TargetUnsupported, UsageError
 from qzoo.pipeline.assemble import serialize
 from qzoo.records import digest_of, file_digest
@@ -77,6 +79,55 @@ def test_one_engine_for_several_gpus_is_not_the_one_for_the_first(rtx, built, tm
 def test_without_slots_the_sdk_takes_no_compute_capability_and_says_so_only_by_returning_false(sdk):
     settings = sdk.trt.Builder(sdk.logger).create_builder_config()
     assert settings.set_compute_capability(sdk.trt.ComputeCapability.SM89, 0) is False
+
+
+class WithoutSlots:
+    """A builder config of the SDK's own that no slots are made in."""
+
+    def __init__(self, config):
+        object.__setattr__(self, "config", config)
+
+    def __getattr__(self, name):
+        return getattr(self.config, name)
+
+    def __setattr__(self, name, value):
+        if name != "num_compute_capabilities":
+            setattr(self.config, name, value)
+
+
+def test_a_compute_capability_that_is_not_taken_is_an_error(sdk):
+    config = WithoutSlots(sdk.trt.Builder(sdk.logger).create_builder_config())
+    with pytest.raises(TargetError, match="tensorrt-rtx: compute capability sm89 was not taken"):
+        build_for(sdk, config, ("sm89",), [])
+
+
+def test_the_workspace_is_the_memory_that_kernels_may_use(rtx, portable, tmp_path, refusal):
+    lowered = rtx.lower(portable, Recipe(target=rtx.name, precision="int8", roles=rtx.roles), rtx.target_for("sm89"))
+    rtx.build(serialize(lowered), {**CONFIG, "workspace_mib": "100"}, tmp_path / "engine")
+    model = read_graph(rtx.loaded(), serialize(lowered))
+    profiles = profiles_of(model, BatchProfile(min=1, opt=4, max=8))
+    one_byte = Settings(gpus=("sm89",), workspace_mib=2**-20)
+    with pytest.raises(TargetError, match="within workspace limit"):
+        build_plan(rtx.loaded(), serialize(lowered), model, profiles, one_byte)
+
+
+def test_an_optimization_level_beyond_the_highest_is_refused_and_not_cut_off(sdk):
+    builder = sdk.trt.Builder(sdk.logger)
+    assert configure(sdk, builder, Settings(optimization_level=5), []).builder_optimization_level == 5
+    with pytest.raises(TargetError, match="optimization level 9 was not taken; it has up to 5"):
+        configure(sdk, builder, Settings(optimization_level=9), [])
+
+
+def test_a_timing_cache_is_a_no_op_on_rtx_and_that_is_said(rtx, tmp_path, caplog):
+    cache = tmp_path / "timing.cache"
+    rtx.build(serialize(graph(FEATURES)), {**CONFIG, "timing_cache": str(cache)}, tmp_path / "engine")
+    assert "tensorrt-rtx makes nothing of a timing cache" in caplog.text
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("word", ["version_compatible", "hardware_compatible"])
+def test_compatibility_modes_are_refused_on_rtx_which_would_ignore_them(refusal, word):
+    assert "full TensorRT's" in refusal(graph(FEATURES), TargetUnsupported, **{word: "true"})
 
 
 def test_a_gpu_that_the_sdk_does_not_build_for_is_refused(refusal):
