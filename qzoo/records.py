@@ -94,6 +94,7 @@ class WeightsRecord:
     ref: str
     sha256: str
     num_classes: int
+    licence: str | None = None  # its SPDX identifier, where it is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

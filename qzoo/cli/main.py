@@ -13,6 +13,7 @@ from qzoo.errors import QzooError
 VERBS = {
     "bench": "Measure engines' latency and throughput, side by side.",
     "build": "Build a calibrated, verified, measured engine.",
+    "catalog": "List what a registry holds.",
     "completion": "Print what makes a shell complete qzoo's words.",
     "config": "Show or change the defaults of options.",
     "doctor": "Say what is installed, and which targets work here.",
@@ -20,8 +21,11 @@ VERBS = {
     "export": "Write a model's portable or lowered ONNX graph.",
     "info": "Show what a model declares, or what a bundle holds.",
     "list": "List the models, and which plugin each comes from.",
+    "pull": "Fetch an engine that somebody built, verified.",
+    "push": "Publish stored engines.",
     "run": "Run an engine on images.",
     "store": "List, check and remove what is stored, and free its space.",
+    "tags": "List the tags of a name in a registry.",
     "train": "Train a model, float or with fake quantization.",
 }
 INTERRUPTED = 130

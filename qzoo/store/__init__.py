@@ -20,13 +20,15 @@ from pathlib import Path
 from filelock import FileLock
 
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
-from qzoo.records import Manifest, digest_of, encode
+from qzoo.records import Manifest, Measurement, decode, digest_of, encode, file_digest
 from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, check_names, sidecar
+from qzoo.store.describe import describe
 from qzoo.store.engine_file import EngineFile, locate, names_engine
 from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file
 from qzoo.store.gc import GcReport, collect, freed_by, remove
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, SIGNS, TARGET, Descriptor, Layout
 from qzoo.store.origin import Origins
+from qzoo.store.received import check_received
 from qzoo.store.reference import Reference, tag_for
 from qzoo.store.verify import Damage, Verification
 from qzoo.writing import write_file, writing
@@ -87,22 +89,26 @@ class Store:
                 return self._checked_out(bundle_id, descriptor)
         return None
 
-    def put(self, name: str, tag: str, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    def put(
+        self, name: str, tag: str, manifest: Manifest, files: Mapping[str, bytes], *, rebuilt: bool = False
+    ) -> Bundle:
         """Store a bundle under `name:tag`; the one there for the same target is replaced, others stay.
 
         `files` are all but manifest.json, measurement.json among them. Only what this process built may be put: it
-        counts as built here. What was edited in the store since it was written is written anew; where that is a tag's
-        list of targets, the others are forgotten, with a warning.
+        counts as built here, from its weights or, `rebuilt`, from a bundle's graph. What was edited in the store since
+        it was written is written anew; where that is a tag's list of targets, the others are forgotten, with a warning.
         Raises IntegrityError where the files are not what the manifest says, StoreError where the store can't be
         written: then nothing of it is visible.
         """
         _check_files(manifest, files)
         target = str(manifest.inputs.target)
         with self._lock():
-            annotations = {BUNDLE_ID: manifest.id, TARGET: target}
+            measurement = decode(files[MEASUREMENT], Measurement, MEASUREMENT)
+            annotations = describe(manifest, measurement)
             descriptor = self.layout.add_bundle(encode(manifest), files, annotations)
             self._check_out(manifest.id, {MANIFEST: encode(manifest), **files})
-            self.origins.add(digest_of(files[sidecar(Path(manifest.engine)).name]), f"{name}:{tag} for {target}")
+            record = digest_of(files[sidecar(Path(manifest.engine)).name])
+            self.origins.add(record, f"{name}:{tag} for {target}", from_weights=not rebuilt)
             others, siblings = self._readable(f"{name}:{tag}")
             others = [child for child in others if child.annotations[TARGET] != target]
             self._tag(f"{name}:{tag}", [*others, descriptor], siblings)
@@ -122,6 +128,36 @@ class Store:
                 self.layout.add_blob(manifest, descriptor.mediaType)
             new = {descriptor.digest: descriptor for descriptor, _ in siblings}
             self._tag(entry.name, children, [*(one for one in others if one.digest not in new), *new.values()])
+
+    def receive(self, name: str, child: Descriptor, siblings: Sequence[Descriptor]) -> Bundle | None:
+        """Take a bundle from elsewhere, whose blobs are in the layout, under `name:tag`, as `put` does one built here.
+
+        Returns None where blobs of it are gone: nothing named them, and `gc` may have run. Raises IntegrityError where
+        they don't make a bundle, StoreError.
+        """
+        with self._lock():
+            files = self.layout.files_of(child)
+            if not all(self.layout.blob_path(one.sha256).is_file() for one in (*files.values(), *siblings)):
+                return None
+            check_received(self.layout, child, files)
+            place = self._place(child.annotations[BUNDLE_ID])
+            if not all(_is_file(place / name_, file.sha256) for name_, file in files.items()):
+                self._restore(place, child)
+            children, beside = self._readable(name)
+            others = [one for one in children if one.annotations[TARGET] != child.annotations[TARGET]]
+            new = {one.digest: one for one in (*beside, *siblings)}
+            self._tag(name, [*others, child], list(new.values()))
+        return Bundle.open(place)
+
+    def named(self, reference: Reference, target: str | None = None) -> Sequence[tuple[Entry, Descriptor]]:
+        """The entries that a reference names, for `target` where given, and their image manifests' descriptors.
+
+        Raises NoMatchError that lists what there is.
+        """
+        found = self._matching(reference, target)
+        if not found:
+            raise self._no_match(reference, target)
+        return [(_entry(reference.tagged, child), child) for child in found]
 
     def siblings(self, entry: Entry) -> Sequence[Descriptor]:
         """What stands in a tag's index beside a bundle and names it, as its signatures do."""
@@ -357,6 +393,10 @@ class Store:
 
 def _entry(name: str, child: Descriptor) -> Entry:
     return Entry(name=name, target=child.annotations[TARGET], id=child.annotations[BUNDLE_ID], sha256=child.sha256)
+
+
+def _is_file(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_digest(path) == sha256
 
 
 def _signing(sibling: Descriptor) -> tuple[str, str]:

@@ -20,7 +20,7 @@ _MEND = "build it again with --force, or fetch it again"
 
 def is_plain(name: str) -> bool:
     """Whether a name that came from elsewhere stays in the directory it is joined to."""
-    return name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)
+    return name not in ("", ".", "..") and name.isprintable() and not re.search(r"[/\\]", name)
 
 
 def is_sha256(text: str) -> bool:

@@ -127,6 +127,12 @@ class Layout:
             return Index(manifests=[])
         return _decode(data, Index, path)
 
+    def read(self, descriptor: Descriptor) -> bytes:
+        """A stored blob's bytes, all in memory. Raises IntegrityError where they are not what their digest says."""
+        path = self.blob_path(descriptor.sha256)
+        verify_file(path, descriptor.sha256)
+        return path.read_bytes()
+
     def below(self, descriptor: Descriptor) -> list[Descriptor]:
         """What an index or image manifest refers to; nothing for other blobs. Raises IntegrityError."""
         if descriptor.mediaType == INDEX:
@@ -183,9 +189,7 @@ class Layout:
         return files
 
     def _document(self, descriptor: Descriptor, kind: type[T]) -> T:
-        path = self.blob_path(descriptor.sha256)
-        verify_file(path, descriptor.sha256)
-        return _decode(path.read_bytes(), kind, path)
+        return _decode(self.read(descriptor), kind, self.blob_path(descriptor.sha256))
 
 
 def _holds(path: Path, data: bytes) -> bool:

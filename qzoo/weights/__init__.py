@@ -6,7 +6,7 @@ cheap; sources.py finds or fetches a file, checkpoint.py reads it, network.py lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from qzoo.weights.checkpoint import (
     strip_prefixes,
 )
 from qzoo.weights.network import apply, initialize_random
-from qzoo.weights.sources import Progress, address, at_hand, download, shipped_dir, ways_out_of
+from qzoo.weights.sources import Progress, address, at_hand, download, licence_of, shipped_dir, ways_out_of
 from qzoo.writing import write_file
 
 __all__ = [
@@ -89,7 +89,8 @@ def plan(spec: ModelSpec, option: str, seed: int, cache: Path, progress: Progres
     for source in spec.weights:
         found = at_hand(source, cache)
         if found:
-            return _planned(_kind(source), source.ref, found, spec=spec, seed=seed, cache=cache)
+            chosen = _planned(_kind(source), source.ref, found, spec=spec, seed=seed, cache=cache)
+            return replace(chosen, record=replace(chosen.record, licence=licence_of(source)))
     for source in spec.weights:
         if source.kind != "shipped":
             url, sha256 = address(source)

@@ -55,6 +55,15 @@ def at_hand(source: WeightSource, cache: Path) -> Path | None:
     return found
 
 
+def licence_of(source: WeightSource) -> str | None:
+    """The licence of shipped weights, as weights.toml has it."""
+    if source.kind != "shipped":
+        return None
+    entries = tomllib.loads((shipped_dir() / "weights.toml").read_text("utf-8"))
+    found = entries[source.ref].get("licence")
+    return None if found is None else str(found)
+
+
 def download(url: str, sha256: str, cache: Path, progress: Progress | None = None, ways_out: str = "") -> Path:
     """Fetch a file into `cache` under its own name, unless its digest doesn't start with `sha256`.
 

@@ -1,0 +1,38 @@
+"""What a bundle that came from elsewhere must hold to before it is one of the store's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qzoo.errors import IntegrityError
+from qzoo.records import Manifest, decode, digest_of
+from qzoo.store.bundle import MANIFEST, MEASUREMENT, check_names
+from qzoo.store.layout import BUNDLE_ID, TARGET, Descriptor, Layout
+
+
+def check_received(layout: Layout, child: Descriptor, files: Mapping[str, Descriptor]) -> None:
+    """Check that a bundle's image manifest, its own manifest.json and its files agree.
+
+    Raises IntegrityError, naming what doesn't, with the expected and the found digest.
+    """
+    source = layout.blob_path(files[MANIFEST].sha256)
+    data = layout.read(files[MANIFEST])
+    manifest = decode(data, Manifest, source)
+    check_names(manifest, source)
+    # of the inputs as they are written: another version of qzoo may know more or fewer of them
+    bundle_id = digest_of(decode(data, dict[str, Any], source)["inputs"])
+    expected = {"id": bundle_id, BUNDLE_ID: bundle_id, TARGET: str(manifest.inputs.target)}
+    stated = {"id": manifest.id, **{key: child.annotations.get(key) for key in (BUNDLE_ID, TARGET)}}
+    if stated != expected:
+        raise IntegrityError(f"{child.digest} says that it is {stated}, expected {expected}; don't use it")
+    listed = {name: entry.sha256 for name, entry in manifest.files.items()}
+    found = {name: file.sha256 for name, file in files.items() if name not in (MANIFEST, MEASUREMENT)}
+    for name in sorted({*listed, *found}):
+        if listed.get(name) != found.get(name):
+            raise IntegrityError(
+                f"{child.digest}: {name} is expected with sha256:{listed.get(name)}, found sha256:{found.get(name)}; "
+                "don't use it"
+            )
+    if MEASUREMENT not in files:
+        raise IntegrityError(f"{child.digest} has no {MEASUREMENT}; ask who publishes it to push it again")
