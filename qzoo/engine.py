@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qzoo.errors import UsageError
+from qzoo.graph.contained import check_contained
 from qzoo.measure import decide, softmax
 from qzoo.records import EngineRecord
 from qzoo.registry import Registry
 from qzoo.store import EngineFile, Store, locate, verify_file
+from qzoo.zoo.gate import admit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,17 +85,23 @@ def load(
     store: Store | None = None,
     plugin_dirs: Sequence[Path] = (),
     threads: int | None = None,
+    allow_untrusted: bool = False,
 ) -> LoadedEngine:
     """Open an engine: a bundle's directory, an engine file with its `.json` beside it, or a reference, "resnet20:int8".
 
     Where a reference is stored for several targets, `target` says which; else the preferred one that works here.
-    Its digest is checked before the runtime sees it. Raises NoMatchError, IntegrityError, EngineMismatch,
-    TargetUnavailable or UsageError.
+    Its digest is checked before the runtime sees it. One that was neither built here nor signed by a trusted key is
+    loaded only with `allow_untrusted`: it may do whatever this process may. Raises NoMatchError, IntegrityError,
+    UntrustedEngine, EngineMismatch, TargetUnavailable or UsageError.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
     registry = Registry.load(plugin_dirs)
-    found = find(reference, registry, store or Store.default(), target)
+    store = store or Store.default()
+    found = find(reference, registry, store, target)
     verify_file(found.path, found.record.sha256)
+    own = admit(found, store, allow_untrusted=allow_untrusted)
+    if not own and found.path.suffix == ".onnx":
+        check_contained(found.path.read_bytes(), found.path)
     backend = registry.backend(found.record.target.runtime)
     return LoadedEngine(backend.load(found.path, found.record, threads), found.path)

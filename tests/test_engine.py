@@ -20,6 +20,12 @@ from qzoo.store import Bundle, Store
 RUNTIMES = ("onnxruntime", "openvino")
 
 
+@pytest.fixture(autouse=True)
+def home(built_home, monkeypatch) -> None:
+    """QZOO_HOME: where the bundles were built, so that they and their copies may be loaded."""
+    monkeypatch.setenv("QZOO_HOME", str(built_home))
+
+
 @pytest.fixture(params=RUNTIMES)
 def bundle(request, bundles) -> Bundle:
     return bundles[request.param]
@@ -145,7 +151,7 @@ def test_an_engine_for_another_instruction_set_is_not_loaded(bundle, tmp_path):
     sidecar.unlink()
     sidecar.write_bytes(encode(record))
     with pytest.raises(EngineMismatch, match=r"built for .*/avx1024 with") as raised:
-        qzoo.load(mine.path)
+        qzoo.load(mine.path, allow_untrusted=True)
     assert str(bundle.record.target) in str(raised.value)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from qzoo.cli.options import as_json, complete_engines, plugin_dirs, which_targets
+from qzoo.cli.options import allow_untrusted, as_json, complete_engines, plugin_dirs, which_targets
 from qzoo.pipeline.bench import EngineTimes, bench
 
 
@@ -24,6 +24,7 @@ class BenchObject:
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
 @click.option("--duration", default=10.0, show_default=True, help="Seconds, for all engines together.")
+@allow_untrusted
 @plugin_dirs
 @as_json
 def command(
@@ -32,8 +33,9 @@ def command(
     batch_size: int,
     threads: int | None,
     duration: float,
+    allow_untrusted: bool,  # noqa: FBT001 - click's flags
     plugin_dirs: tuple[Path, ...],
-    as_json: bool,  # noqa: FBT001 - click's flag
+    as_json: bool,  # noqa: FBT001
 ) -> None:
     """Measure the latency and throughput of ENGINES on random input.
 
@@ -49,7 +51,7 @@ def command(
     from qzoo.engine import load
 
     loaded = [
-        load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads)
+        load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads, allow_untrusted=allow_untrusted)
         for engine in engines
         for target in targets or (None,)
     ]

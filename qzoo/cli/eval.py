@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qzoo.cli.options import as_json, complete_subjects, load_registry, plugin_dirs, which_targets
+from qzoo.cli.options import allow_untrusted, as_json, complete_subjects, load_registry, plugin_dirs, which_targets
 from qzoo.pipeline.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class EvalsObject:
     "--workers", type=click.IntRange(min=0), help="Processes that decode images. Default: as many as pay off."
 )
 @click.option("--strict", is_flag=True, help="Fail where an image can't be read, instead of skipping it.")
+@allow_untrusted
 @plugin_dirs
 @as_json
 def command(
@@ -53,6 +54,7 @@ def command(
     threads: int | None,
     workers: int | None,
     strict: bool,  # noqa: FBT001 - click's flags
+    allow_untrusted: bool,  # noqa: FBT001
     plugin_dirs: tuple[Path, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
@@ -88,7 +90,9 @@ def command(
                 found.append(evaluate_network(plan, sampling, progress))
                 continue
             for target in targets or (None,):
-                engine = load(subject, target=target, plugin_dirs=plugin_dirs, threads=threads)
+                engine = load(
+                    subject, target=target, plugin_dirs=plugin_dirs, threads=threads, allow_untrusted=allow_untrusted
+                )
                 found.append(evaluate_engine(engine, _dataset(data, engine, registry), sampling, progress))
     _show(tuple(found), as_json=as_json)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from qzoo.cli.options import as_json, complete_engines, load_registry, plugin_dirs, which_target
+from qzoo.cli.options import allow_untrusted, as_json, complete_engines, load_registry, plugin_dirs, which_target
 from qzoo.engine import Guess, load
 
 
@@ -33,7 +33,12 @@ class RunObject:
 @which_target
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
-@click.option("--build", is_flag=True, help="Rebuild from the portable graph if the engine is for another machine.")
+@click.option(
+    "--build",
+    is_flag=True,
+    help="Rebuild from the portable graph if the engine is for another machine, or by nobody whom you trust.",
+)
+@allow_untrusted
 @plugin_dirs
 @as_json
 def command(
@@ -43,6 +48,7 @@ def command(
     top: int,
     threads: int | None,
     build: bool,  # noqa: FBT001 - click's flags
+    allow_untrusted: bool,  # noqa: FBT001
     plugin_dirs: tuple[Path, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
@@ -55,11 +61,11 @@ def command(
       qzoo run resnet20:int8 digit.png
       qzoo run ./mybundle one.jpg two.jpg --top 1 --json
     """
-    from qzoo.errors import EngineMismatch
+    from qzoo.errors import EngineMismatch, UntrustedEngine
 
     try:
-        loaded = load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads)
-    except EngineMismatch:
+        loaded = load(engine, target=target, plugin_dirs=plugin_dirs, threads=threads, allow_untrusted=allow_untrusted)
+    except (EngineMismatch, UntrustedEngine):
         if not build:
             raise
         loaded = load(_rebuilt(engine, target, plugin_dirs), plugin_dirs=plugin_dirs, threads=threads)
@@ -84,8 +90,9 @@ def _rebuilt(engine: str, target: str | None, plugin_dirs: tuple[Path, ...]) -> 
     from qzoo.store import Bundle, Store
 
     store, registry = Store.default(), load_registry(plugin_dirs)
-    old = Bundle.open(find(engine, registry, store, target).path.parent)
+    found = find(engine, registry, store, target)
+    old = Bundle.open(found.path.parent)
     with shown() as progress:
-        new = rebuild(old, registry, store, progress)
+        new = rebuild(old, registry, store, progress, found.name)
     remark(f"rebuilt for {new.record.target}: {new.engine}")
     return new.engine

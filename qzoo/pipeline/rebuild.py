@@ -9,7 +9,8 @@ import onnx_ir as ir
 from qzoo.data.decode import decode_samples
 from qzoo.data.preprocess import normalize
 from qzoo.data.sampler import choose
-from qzoo.errors import IntegrityError, UnknownName
+from qzoo.errors import UnknownName
+from qzoo.graph.contained import check_contained
 from qzoo.hookspecs import Dataset
 from qzoo.measure import fidelity
 from qzoo.pipeline.assemble import Assembled, Facts, assemble, run_reference, serialize
@@ -21,11 +22,14 @@ from qzoo.registry import Registry
 from qzoo.store import Bundle, Store, tag_for
 
 
-def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress | None = None) -> Bundle:
+def rebuild(
+    bundle: Bundle, registry: Registry, store: Store, progress: Progress | None = None, name: str | None = None
+) -> Bundle:
     """Build the engine of `bundle` anew for this machine's version of the same runtime, and verify it.
 
-    Everything in the bundle is checked against its digest first. Accuracy is not measured again; fidelity is, to the
-    portable graph. Raises IntegrityError, TargetError or AccuracyGateError.
+    Whoever made it needn't be trusted: nothing of it is run but its portable graph, as data. Everything in it is
+    checked against its digest first. Accuracy is not measured again; fidelity is, to the portable graph. It is stored
+    as `name`, else as the model's. Raises IntegrityError, TargetError or AccuracyGateError.
     """
     shown = progress or Silent()
     bundle.verify()
@@ -36,9 +40,8 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
     dataset = _dataset(manifest.data, registry)
     samples = choose(dataset, "held-out", UNLABELLED_HELD_OUT, manifest.inputs.seed)
     images = normalize(record.preprocess, decode_samples(dataset, samples, record.preprocess).pixels)
-    portable = ir.load(bundle.path / "portable.onnx")
-    if any(value.const_value is None for value in portable.graph.initializers.values()):
-        raise IntegrityError(f"{bundle.path / 'portable.onnx'} keeps tensors outside itself; fetch the bundle again")
+    graph = bundle.path / "portable.onnx"
+    portable = ir.from_proto(check_contained(graph.read_bytes(), graph))
     outputs = run_reference(serialize(portable), images)
     facts = Facts(model=record.model, preprocess=record.preprocess, decision=record.decision, labels=record.labels)
     trained = manifest.inputs.weights.kind != "random" and dataset.name == manifest.data
@@ -62,10 +65,11 @@ def rebuild(bundle: Bundle, registry: Registry, store: Store, progress: Progress
         notes=(f"rebuilt from {manifest.id[:12]}'s portable graph; fidelity is to that graph",),
     )
     return store.put(
-        record.model,
+        name or record.model,
         tag_for(recipe.precision),
         _manifest(bundle, engine),
         {**_files(bundle, engine), "measurement.json": encode(measurement)},
+        rebuilt=True,
     )
 
 

@@ -18,6 +18,7 @@ from qzoo.writing import write_file, writing
 from qzoo.zoo.keys import PublicKey
 
 State = Literal["trusted", "revoked", "unknown"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PREFIX = 8
 """The fewest hex digits of an id that name a key."""
 
@@ -55,7 +56,7 @@ class TrustStore:
         self._home = home.expanduser().absolute()
         self.path = self._home / "trust.json"
 
-    def keys(self) -> tuple[KnownKey, ...]:
+    def known(self) -> tuple[KnownKey, ...]:
         """All keys that were trusted or revoked, by name. Raises IntegrityError where the file is damaged."""
         return tuple(sorted(self._read().keys, key=lambda key: (key.name, key.id)))
 
@@ -69,7 +70,9 @@ class TrustStore:
         return f"{key_id} ({name})" if name else key_id
 
     def trust(self, key: PublicKey, name: str) -> KnownKey:
-        """Trust a key from now on. Raises UsageError where it was revoked, or another key has that name."""
+        """Trust a key from now on. Raises UsageError where it was revoked, or `name` is none or another key's."""
+        if _NAME.fullmatch(name) is None:
+            raise UsageError(f"{name!r} is no name for a key; use up to 64 letters, digits, '.', '_', '@' and '-'")
         known = KnownKey(id=key.id, name=name, public=key.base64, state="trusted", since=_now())
         with self._changed() as change:
             for other in change.now.keys:
@@ -78,7 +81,7 @@ class TrustStore:
                         f"key {key.id} was revoked on {other.since} and stays so; make a new key. If that was a "
                         f"mistake, remove it from {self.path}"
                     )
-                if other.id != key.id and name and other.name == name:
+                if other.id != key.id and other.name == name:
                     raise UsageError(f"another key is called {name}: {other.id}; give this one another --name")
             change.write(replace(change.now, keys=(*_without(change.now.keys, key.id), known)))
         return known

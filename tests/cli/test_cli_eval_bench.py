@@ -45,7 +45,7 @@ def test_an_engine_file_is_not_run_as_for_another_target_than_its_own(qzoo, bund
     assert f"is for {bundles['openvino'].record.target}, not for onnxruntime; leave --target out" in ended.err
 
 
-def test_eval_of_an_engine_file_alone_asks_for_data(qzoo, bundles, tmp_path):
+def test_eval_of_an_engine_file_alone_asks_for_data(qzoo, built, bundles, tmp_path):
     engine = bundles["onnxruntime"].engine
     for file in (engine, engine.with_name(f"{engine.name}.json")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -68,7 +68,7 @@ def test_eval_of_what_is_not_there_says_what_is(qzoo, built):
     assert "resnet20:int8" in ended.err
 
 
-def test_bench_compares_engines_with_the_first(qzoo, bundles):
+def test_bench_compares_engines_with_the_first(qzoo, built, bundles):
     paths = [bundle.path for bundle in bundles.values()]
     found = qzoo("bench", *paths, "--duration", "0.3", "--batch-size", "4", "--threads", "1", "--json").json["engines"]
     assert [one["engine"] for one in found] == [str(bundle.engine) for bundle in bundles.values()]

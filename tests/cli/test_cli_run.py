@@ -159,7 +159,7 @@ def other_version(bundle: Bundle, place: Path) -> Path:
 def test_an_engine_of_another_runtime_version_ends_with_4_and_both_versions_are_named(
     qzoo, bundles, digits, tmp_path, runtime
 ):
-    ended = qzoo("run", other_version(bundles[runtime], tmp_path / "older"), digits[0])
+    ended = qzoo("run", other_version(bundles[runtime], tmp_path / "older"), digits[0], "--allow-untrusted")
     assert ended.code == 4
     assert f"with {runtime} 1.2.3; this machine is" in ended.err
     assert f"with {runtime} {bundles[runtime].record.target.version}; rebuild it" in ended.err

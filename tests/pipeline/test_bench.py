@@ -10,11 +10,12 @@ from qzoo.errors import UsageError
 from qzoo.measure import latency_ratio, timings
 from qzoo.pipeline.bench import bench
 from qzoo.pipeline.progress import Silent
+from qzoo.store import Store
 
 
 @pytest.fixture(scope="module")
-def engines(bundles):
-    return [qzoo.load(bundle.path, threads=1) for bundle in bundles.values()]
+def engines(built_home, bundles):
+    return [qzoo.load(bundle.path, threads=1, store=Store(built_home)) for bundle in bundles.values()]
 
 
 def test_every_engine_has_its_own_row_and_the_first_is_the_base(engines):

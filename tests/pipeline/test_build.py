@@ -45,9 +45,9 @@ def held_out(bundles):
     return images, np.array([truth[int(sample.id.rpartition("/")[2])] for sample in samples])
 
 
-def test_the_engine_itself_scores_what_the_measurement_says(bundle, held_out):
+def test_the_engine_itself_scores_what_the_measurement_says(bundle, built_home, held_out):
     images, labels = held_out
-    engine = qzoo.load(bundle.path)
+    engine = qzoo.load(bundle.path, store=Store(built_home))
     logits = np.concatenate([engine(images[i : i + 60]) for i in range(0, 360, 60)])
     measured = bundle.measurement.accuracy["engine"]
     assert (int((logits.argmax(1) == labels).sum()), len(labels)) == (measured.correct, measured.total)
@@ -73,10 +73,10 @@ def test_the_portable_graph_decides_as_the_fake_quantized_network_on_every_held_
     assert bundle.measurement.export_fidelity.samples == 360
 
 
-def test_the_engine_stays_within_35_db_of_its_lowered_graph(bundle, held_out):
+def test_the_engine_stays_within_35_db_of_its_lowered_graph(bundle, built_home, held_out):
     images, _ = held_out
     reference = unoptimized(bundle.path / "lowered.onnx").run(None, {"input": images})[0].astype(np.float64)
-    engine = qzoo.load(bundle.path)
+    engine = qzoo.load(bundle.path, store=Store(built_home))
     logits = np.concatenate([engine(images[i : i + 60]) for i in range(0, 360, 60)]).astype(np.float64)
     signal, noise = reference - reference.mean(0), (reference - reference.mean(0)) - (logits - logits.mean(0))
     assert 10 * np.log10((signal**2).sum() / (noise**2).sum()) >= 35

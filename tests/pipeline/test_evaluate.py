@@ -19,13 +19,14 @@ from qzoo.errors import DataUnavailable
 from qzoo.pipeline import Options, make_plan
 from qzoo.pipeline.evaluate import Sampling, evaluate_engine, evaluate_network
 from qzoo.pipeline.progress import Silent
+from qzoo.store import Store
 
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def engine(bundles):
-    return qzoo.load(bundles["onnxruntime"].path)
+def engine(built_home, bundles):
+    return qzoo.load(bundles["onnxruntime"].path, store=Store(built_home))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_its_fidelity_is_to_the_portable_graph_in_unoptimized_onnxruntime(bundle
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(bundle.path / "portable.onnx", options)
-    engine, dataset = qzoo.load(new.path), Digits()
+    engine, dataset = qzoo.load(new.path, store=store), Digits()
     drawn = choose(dataset, "held-out", UNLABELLED_HELD_OUT, new.manifest.inputs.seed)
     chosen = np.stack([apply(new.record.preprocess, dataset.image(sample)) for sample in drawn])
     expected = session.run(None, {"input": chosen})[0].astype(np.float64)
