@@ -20,6 +20,7 @@ VERBS = {
     "eval": "Measure an engine's or a float model's accuracy.",
     "export": "Write a model's portable or lowered ONNX graph.",
     "info": "Show what a model declares, or what a bundle holds.",
+    "key": "Make keys that sign engines, and say whose to trust.",
     "list": "List the models, and which plugin each comes from.",
     "pull": "Fetch an engine that somebody built, verified.",
     "push": "Publish stored engines.",
