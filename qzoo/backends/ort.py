@@ -50,8 +50,11 @@ class OnnxRuntime(Backend):
             )
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
-        """uint8 everywhere: zero point 0 after a ReLU (which is absorbed), else 128. Raises GraphError."""
-        from qzoo.graph import grids, lower
+        """uint8 everywhere: zero point 0 after a ReLU (which is absorbed), else 128. Raises GraphError.
+
+        Convolutions whose result is not quantized stay in float: there is no integer kernel for them.
+        """
+        from qzoo.graph import grids, lower, unfused
 
         passes = [
             lower.keep_roles(recipe.roles),
@@ -62,8 +65,10 @@ class OnnxRuntime(Backend):
             lower.unsigned_non_negative,
             lower.offset_signed,
             lower.absorb_clamps,
+            unfused.float_unfused,
             lower.floor_weight_scales,
             lower.quantize_biases,
+            lower.spell_out_zero_points,
         ]
         return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
 

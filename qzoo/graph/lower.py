@@ -290,7 +290,7 @@ def quantize_biases(model: ir.Model) -> ir.Model:
     """Store each bias as int32 in units of input scale x weight scale, the accumulator's, behind a DequantizeLinear.
 
     Changes values by at most half such a unit, the rounding that the integer kernels of onnxruntime make anyway; its
-    Gemm runs on INT8 only with a bias in this form. Needs `floor_weight_scales` first.
+    Gemm runs on INT8 only with a bias in this form (and `spell_out_zero_points`). Needs `floor_weight_scales` first.
     """
     for node in list(model.graph):
         if node.op_type not in {"Conv", "Gemm"} or len(node.inputs) < 3:
@@ -302,9 +302,18 @@ def quantize_biases(model: ir.Model) -> ir.Model:
             continue
         unit = (np.float32(step) * required_constant(weight.inputs[1], "weight scale")).astype(np.float32)  # type: ignore[operator]
         node.replace_input_with(2, _stored_bias(model.graph, node, bias, np.asarray(unit)))
-        if node.op_type == "Gemm":
-            for index in (1, 2):
-                _spell_out_zero_point(model.graph, data_input(node, index))
+    return model
+
+
+def spell_out_zero_points(model: ir.Model) -> ir.Model:
+    """Give the stored weight and bias of every Gemm with a quantized input a zero point of 0 as an input. Exact.
+
+    onnxruntime's INT8 Gemm is chosen only where these are inputs, not left out.
+    """
+    for node in list(model.graph):
+        if node.op_type == "Gemm" and _input_step(node) is not None:
+            for stored in node.inputs[1:]:
+                _spell_out_zero_point(model.graph, stored)
     return model
 
 
@@ -320,10 +329,9 @@ def _stored_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.generic], unit
     return dequantize.outputs[0]
 
 
-def _spell_out_zero_point(graph: ir.Graph, value: ir.Value) -> None:
-    # onnxruntime's INT8 Gemm is chosen only where the zero points of weight and bias are inputs, not left out
-    dequantize = value.producer()
-    if dequantize is None or len(dequantize.inputs) > 2:
+def _spell_out_zero_point(graph: ir.Graph, value: ir.Value | None) -> None:
+    dequantize = None if value is None else value.producer()
+    if dequantize is None or dequantize.op_type != DEQUANTIZE or len(dequantize.inputs) > 2:
         return
     stored = required_constant(dequantize.inputs[0], f"weight of {dequantize.name}")
     scale = required_constant(dequantize.inputs[1], f"scale of {dequantize.name}")

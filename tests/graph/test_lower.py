@@ -25,6 +25,7 @@ EXACT = {
     "absorb_clamps, all signed": ([], lower.absorb_clamps),
     "quantize_before_moves": ([], lower.quantize_before_moves),
     "quantize_before_moves, adds unquantized": ([lower.keep_roles(("input",))], lower.quantize_before_moves),
+    "spell_out_zero_points": ([], lower.spell_out_zero_points),
     "slim": ([], lower.slim),
     "keep_roles, all": ([], lower.keep_roles(("input", "weight", "skip", "branch", "output"))),
     "narrow_weights, 127": ([], lower.narrow_weights(127)),
@@ -479,7 +480,7 @@ def test_each_bias_is_stored_within_half_a_unit_of_the_accumulator(portable_grap
 def test_a_gemms_zero_points_are_spelled_out(portable_graph):
     network = Network(0)
     portable = portable_graph((network.text([network.head("x", "flatten")]), network.arrays))
-    gemm = list(lower.run_passes(portable, [lower.quantize_biases]).graph)[-1]
+    gemm = list(lower.run_passes(portable, [lower.quantize_biases, lower.spell_out_zero_points]).graph)[-1]
     for value, kind in zip(gemm.inputs[1:], (np.int8, np.int32), strict=True):
         zero_point = value.producer().inputs[2].const_value.numpy()
         assert zero_point.dtype == kind
@@ -524,6 +525,7 @@ ALL = [
     lower.absorb_clamps,
     lower.floor_weight_scales,
     lower.quantize_biases,
+    lower.spell_out_zero_points,
     lower.slim,
 ]
 
