@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_SCHEME = re.compile(r"\s*(?P<scheme>[A-Za-z][\w-]*)(?=\s|$)")
+_SCHEME = re.compile(r"\s*(?P<scheme>[A-Za-z][\w-]*)(?=[\s,]|$)")
 _PARAMETER = re.compile(r'[\s,]*(?P<key>[\w-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]+))')
 
 

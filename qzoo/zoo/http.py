@@ -247,7 +247,7 @@ def open_blob(client: Client, url: str, blob: Descriptor, start: int, scope: str
 
 def _chunks(response: Response, origin: str) -> Iterator[bytes]:
     with _mapped(origin):
-        while chunk := response.raw.read(CHUNK, decode_content=False):
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
             yield chunk
 
 

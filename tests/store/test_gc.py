@@ -177,7 +177,7 @@ Store(Path(sys.argv[1])).put("net", "int8", manifest, files)
 @pytest.fixture
 def writer(store):
     """A process that has written the blobs of a bundle and not yet its directory, until it reads a line."""
-    code = WRITER.format(folder=str(Path(__file__).parent))
+    code = WRITER.format(folder=str(Path(__file__).parents[1]))
     with subprocess.Popen(
         [sys.executable, "-c", code, store.home], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -41,7 +41,7 @@ print(total - left)
 
 def put_and_die(home: Path, after: int) -> subprocess.CompletedProcess[str]:
     """Another process puts a bundle, and is killed at its `after`-th call that changes the disk."""
-    code = CHILD.format(folder=str(Path(__file__).parent))
+    code = CHILD.format(folder=str(Path(__file__).parents[1]))
     return subprocess.run([sys.executable, "-c", code, home, str(after)], capture_output=True, text=True, check=False)
 
 
@@ -94,7 +94,7 @@ def test_the_first_kill_leaves_the_old_state_and_the_last_the_new_one(store, put
 
 def test_processes_that_put_at_once_lose_nothing(store):
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path; from small_bundles import make_bundle; from qzoo.store import Store\n"
         "store = Store(Path(sys.argv[1]))\n"
         "for index in range(5):\n"
@@ -113,7 +113,7 @@ def test_processes_that_put_at_once_lose_nothing(store):
 
 def test_collecting_while_others_put_takes_nothing_from_them(store):
     start = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path; from small_bundles import make_bundle; from qzoo.store import Store\n"
         "store = Store(Path(sys.argv[1]))\n"
     )
@@ -182,7 +182,7 @@ def test_a_read_only_store_is_read_as_ever_and_writing_says_why_not(small_disk):
 def test_a_file_that_may_not_grow_so_large_is_an_error_and_the_old_state_stays(store, put):
     kept = put()
     code = (
-        f"import resource, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import resource, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path; from small_bundles import make_bundle\n"
         "from qzoo.errors import StoreError; from qzoo.store import Store\n"
         "manifest, files = make_bundle(seed=1)\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from qzoo.records import (
     BuildInputs,
     EngineRecord,
@@ -21,10 +23,18 @@ RUNTIMES = {"openvino": "avx512_vnni+bf16", "onnxruntime": "avx512_vnni"}
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
-def make_bundle(model: str = "net", runtime: str = "openvino", seed: int = 0) -> tuple[Manifest, dict[str, bytes]]:
-    """A manifest and its files; the engine's bytes depend on all three."""
-    target = Target(runtime=runtime, isa=RUNTIMES[runtime], version="1.0")
-    engine = f"engine of {model} for {target}, seed {seed}".encode() * 100
+def make_bundle(
+    model: str = "net",
+    runtime: str = "openvino",
+    seed: int = 0,
+    *,
+    weights: Literal["random", "file"] = "random",
+    version: str = "1.0",
+    engine_bytes: bytes | None = None,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """A manifest and its files; the engine's bytes, unless given, depend on the first three."""
+    target = Target(runtime=runtime, isa=RUNTIMES[runtime], version=version)
+    engine = engine_bytes or f"engine of {model} for {target}, seed {seed}".encode() * 100
     record = EngineRecord(
         model=model,
         precision="int8",
@@ -45,7 +55,7 @@ def make_bundle(model: str = "net", runtime: str = "openvino", seed: int = 0) ->
         plugin_version="1",
         plugin_source_sha256="0" * 64,
         recipe=Recipe(target=runtime, precision="int8"),
-        weights=WeightsRecord(kind="random", ref="seed", sha256="1" * 64, num_classes=2),
+        weights=WeightsRecord(kind=weights, ref="seed", sha256="1" * 64, num_classes=2),
         sample_list_sha256="2" * 64,
         held_out_list_sha256="3" * 64,
         labels=("a", "b"),
