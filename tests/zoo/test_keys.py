@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 
 import pytest
@@ -143,6 +144,8 @@ def test_a_private_key_of_another_kind_is_refused_and_not_shown(tmp_path, kind):
 
 
 def test_openssl_verifies_what_a_key_signed(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
     ring = KeyRing(tmp_path)
     key = ring.new("mine")
     message, signature = tmp_path / "message", tmp_path / "signature"
