@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from qzoo.records import EngineRecord, LayerTable, Probe, Target
+    from qzoo.records import EngineRecord, LayerTable, LayerTime, Probe, Target
 
     Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -86,6 +86,10 @@ class Engine(ABC):
     @abstractmethod
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         """Run one batch."""
+
+    def profile(self, inputs: Arrays, rounds: int) -> tuple[LayerTime, ...] | None:  # noqa: ARG002
+        """Each layer's time on one batch, over `rounds` calls; None where the runtime doesn't tell it."""
+        return None
 
 
 class Backend(ABC):

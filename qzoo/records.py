@@ -173,6 +173,35 @@ class LayerTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRecord:
+    """The sidecar `<engine>.json` of an engine that `qzoo trtexec` built from any ONNX graph.
+
+    `profiles` are the smallest, the tuned-for and the largest shape of each dynamic input. `graph_sha256` is of the graph
+    that was built, after it was converted.
+    """
+
+    target: Target
+    sha256: str
+    size_bytes: int
+    graph_sha256: str
+    profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    config: dict[str, str]
+    layers: LayerTable | None
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """How long one layer took over a number of calls, in milliseconds; `percentage` is of all layers' total."""
+
+    name: str
+    calls: int
+    total_ms: float
+    median_ms: float
+    percentage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Wall time of one call, in milliseconds, over `rounds` calls."""
 

@@ -28,6 +28,7 @@ VERBS = {
     "store": "List, check and remove what is stored, and free its space.",
     "tags": "List the tags of a name in a registry.",
     "train": "Train a model, float or with fake quantization.",
+    "trtexec": "Build an engine of any ONNX file, in trtexec's words.",
 }
 INTERRUPTED = 130
 

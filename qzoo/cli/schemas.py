@@ -13,9 +13,10 @@ from qzoo.cli.store.gc import GcObject
 from qzoo.cli.store.ls import ListedStore
 from qzoo.cli.store.rm import RemovedObject
 from qzoo.cli.store.verify import VerifiedObject
+from qzoo.cli.trtexec import TrtexecObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
-from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, encode
+from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, PlanRecord, encode
 from qzoo.report.objects import (
     BuildObject,
     BuildsObject,
@@ -45,6 +46,7 @@ OBJECTS: dict[str, type] = {
     "store-rm": RemovedObject,
     "store-verify": VerifiedObject,
     "train": TrainedObject,
+    "trtexec": TrtexecObject,
 }
 """What a verb prints, by the name of its schema."""
 
@@ -54,8 +56,9 @@ FILES: dict[str, type] = {
     "layers.json": LayerTable,
     "manifest.json": Manifest,
     "measurement.json": Measurement,
+    "plan.json": PlanRecord,
 }
-"""What a bundle's files hold; engine.json stands for `<engine>.json`."""
+"""What a bundle's files hold; engine.json stands for `<engine>.json`, plan.json for that of `qzoo trtexec`."""
 
 
 def schema(name: str) -> bytes:

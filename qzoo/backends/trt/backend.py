@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from qzoo.backends.base import installed_version
-from qzoo.backends.trt.gpu import architecture, why_no_gpu
+from qzoo.backends.trt.gpu import architecture, cuda_runtime, why_no_gpu
 from qzoo.backends.trt.sdk import Sdk, load_sdk
-from qzoo.errors import TargetUnavailable, TargetUnsupported, UnknownName
+from qzoo.errors import EngineMismatch, TargetUnavailable, TargetUnsupported, UnknownName
 from qzoo.hookspecs import Backend, Engine
 from qzoo.records import EngineRecord, LayerTable, Probe, Target
 from qzoo.spec import BuilderSettings, Precision, Recipe, Role
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-NOT_RUN = "this version of qzoo builds its engines and doesn't run them"
 
 
 class TensorRT(Backend):
@@ -34,12 +32,12 @@ class TensorRT(Backend):
     float_precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
 
     def probe(self) -> Probe:
-        """Whether it is installed and has a GPU to build with. It doesn't run here in any case."""
+        """Whether it is installed and has a GPU, to build with and to run on."""
         installed = installed_version(self.sdk)
         if not installed.works:
             return installed
         lacking = why_no_gpu()
-        return Probe(works=False, builds=not lacking, version=installed.version, reason=lacking or NOT_RUN)
+        return Probe(works=not lacking, builds=not lacking, version=installed.version, reason=lacking)
 
     def target(self) -> Target:
         """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
@@ -77,23 +75,22 @@ class TensorRT(Backend):
         return lower.run_passes(portable, passes)
 
     def config(self, precision: Precision, threads: int | None = None) -> dict[str, str]:  # noqa: ARG002
-        """Detailed profiling, so that the engine and the builder's log name each layer."""
-        return {"profiling_verbosity": "DETAILED"}
+        """Nothing that the precision decides: it is in the graph."""
+        return {}
 
     def fixed(self, target: Target, recipe: Recipe) -> dict[str, str]:
         """The GPUs, the batch profile, and what the builder is told."""
+        from qzoo.backends.trt.settings import Settings
+
         batch, builder = recipe.batch, recipe.builder
-        told = {
-            "workspace_mib": builder.workspace_mib,
-            "builder_optimization_level": builder.optimization_level,
-            "version_compatible": builder.version_compatible or None,
-            "hardware_compatible": builder.hardware_compatible or None,
-        }
-        return {
-            "compute_capabilities": target.isa,
-            "batch": f"{batch.min}:{batch.opt}:{batch.max}",
-            **{key: str(value).lower() for key, value in told.items() if value is not None},
-        }
+        settings = Settings(
+            workspace_mib=builder.workspace_mib,
+            optimization_level=builder.optimization_level,
+            version_compatible=builder.version_compatible,
+            hardware_compatible=builder.hardware_compatible,
+        )
+        batches = f"{batch.min}:{batch.opt}:{batch.max}"
+        return {"compute_capabilities": target.isa, "batch": batches, **settings.told()}
 
     def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> LayerTable | None:
         """Check the graph, parse and build it. Raises TargetError, with the SDK's log."""
@@ -101,10 +98,31 @@ class TensorRT(Backend):
 
         return build_engine(self.loaded(), lowered, config, out)
 
+    def runs(self, target: Target) -> bool:
+        """One of the GPUs that it was built for is here, and the version is the same."""
+        return self.probe().works and self._fits(target)
+
     def load(self, engine: Path, record: EngineRecord, threads: int | None = None) -> Engine:  # noqa: ARG002
-        """Raises TargetUnavailable: what is missing to run `engine` here."""
+        """Deserialize an engine, whose bytes are checked first: they are native code.
+
+        Raises IntegrityError, TargetUnavailable where something is missing to run it here, or EngineMismatch.
+        """
+        from qzoo.backends.trt.cuda import Cuda
+        from qzoo.backends.trt.run import Session, TrtEngine, read_plan
+
+        plan = read_plan(engine, record.sha256)
         reason = self.probe().reason
-        raise TargetUnavailable(f"{engine.name} is for {record.target} and can't run here: {reason}")
+        if reason:
+            raise TargetUnavailable(f"{engine.name} is for {record.target} and can't run here: {reason}")
+        if not self._fits(record.target):
+            raise EngineMismatch(
+                f"{engine.name} was built for {record.target} with {self.name} {record.target.version}; here is "
+                f"{architecture()} with {self._version()}; rebuild it from its portable graph with --build"
+            )
+        return TrtEngine(Session(self.loaded(), plan, Cuda(cuda_runtime())), record)
+
+    def _fits(self, target: Target) -> bool:
+        return architecture() in target.isa.split("+") and target.version == self._version()
 
     _way_out: ClassVar[str] = ""
 
@@ -131,7 +149,8 @@ class TensorRTRTX(TensorRT):
         installed = installed_version(self.sdk)
         if not installed.works:
             return installed
-        return Probe(works=False, builds=True, version=installed.version, reason=why_no_gpu() or NOT_RUN)
+        lacking = why_no_gpu()
+        return Probe(works=not lacking, builds=True, version=installed.version, reason=lacking)
 
     def target(self) -> Target:
         """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""

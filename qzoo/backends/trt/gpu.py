@@ -10,7 +10,7 @@ from qzoo.errors import TargetUnavailable
 def why_no_gpu() -> str:
     """Why no CUDA GPU can be used here; empty where one can."""
     try:
-        runtime = _runtime()
+        runtime = cuda_runtime()
     except ImportError:
         return "cuda-bindings is not installed; pip install cuda-bindings"
     status, count = runtime.cudaGetDeviceCount()
@@ -24,7 +24,7 @@ def architecture() -> str:
     lacking = why_no_gpu()
     if lacking:
         raise TargetUnavailable(lacking)
-    runtime = _runtime()
+    runtime = cuda_runtime()
     digits = ""
     for part in ("Major", "Minor"):
         attribute = getattr(runtime.cudaDeviceAttr, f"cudaDevAttrComputeCapability{part}")
@@ -35,7 +35,8 @@ def architecture() -> str:
     return f"sm{digits}"
 
 
-def _runtime() -> Any:  # noqa: ANN401 - cuda-bindings has no types
+def cuda_runtime() -> Any:  # noqa: ANN401 - cuda-bindings has no types
+    """CUDA's runtime, through cuda-bindings. Raises ImportError."""
     from cuda.bindings import runtime
 
     return runtime

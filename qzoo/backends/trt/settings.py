@@ -41,6 +41,17 @@ class Settings:
             timing_cache=Path(config["timing_cache"]) if "timing_cache" in config else None,
         )
 
+    def told(self) -> dict[str, str]:
+        """What the builder was told that is not its default, in the words of an engine's record."""
+        values = {
+            "workspace_mib": self.workspace_mib,
+            "builder_optimization_level": self.optimization_level,
+            "version_compatible": self.version_compatible or None,
+            "hardware_compatible": self.hardware_compatible or None,
+        }
+        said = {key: str(value).lower() for key, value in values.items() if value is not None}
+        return {"profiling_verbosity": self.verbosity, **said}
+
 
 def _number(text: str | None) -> int | None:
     return None if text is None else int(text)

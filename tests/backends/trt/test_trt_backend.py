@@ -92,11 +92,11 @@ def test_loading_an_engine_says_what_is_missing_to_run_it(rtx, built):
 def test_config_has_what_a_build_depends_on(rtx):
     recipe = Recipe(target=rtx.name, precision="int8", batch=BatchProfile(min=1, opt=2, max=3))
     target = rtx.target_for("sm89")
-    assert rtx.fixed(target, recipe) == {"compute_capabilities": "sm89", "batch": "1:2:3"}
+    plain = {"compute_capabilities": "sm89", "batch": "1:2:3", "profiling_verbosity": "DETAILED"}
+    assert rtx.fixed(target, recipe) == plain
     builder = BuilderSettings(workspace_mib=100, optimization_level=0, version_compatible=True)
     assert rtx.fixed(target, replace(recipe, builder=builder)) == {
-        "compute_capabilities": "sm89",
-        "batch": "1:2:3",
+        **plain,
         "workspace_mib": "100",
         "builder_optimization_level": "0",
         "version_compatible": "true",
