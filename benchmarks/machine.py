@@ -6,7 +6,8 @@ import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
-from pathlib import Path
+
+from qzoo.backends.cpu import cpu_name
 
 
 def machine(command: Iterable[str], packages: Iterable[str]) -> dict[str, object]:
@@ -14,13 +15,6 @@ def machine(command: Iterable[str], packages: Iterable[str]) -> dict[str, object
     return {
         "command": " ".join(command),
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "threads": os.cpu_count(),
     }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

@@ -26,7 +26,8 @@ from machine import machine
 from timing import time_in_processes
 
 from qzoo.measure import latency_ratio
-from qzoo.pipeline.assemble import Facts, build_engine
+from qzoo.pipeline.assemble import build_engine
+from qzoo.pipeline.build import facts_of
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.prepare import prepare
 from qzoo.pipeline.progress import Silent
@@ -123,15 +124,9 @@ def _engine(plan: Plan, graph: ir.Model, precision: Precision, kind: str, folder
     name = f"{plan.backend.name} {precision}" + (f", {kind}" if kind else "")
     recipe = replace(plan.recipe, precision=precision)
     lowered = graph if kind.endswith(AS_EXPORTED) else plan.backend.lower(graph, recipe, plan.target)
-    facts = Facts(
-        model=plan.spec.name,
-        preprocess=plan.spec.input.preprocess,
-        decision=plan.spec.decision,
-        labels=plan.inputs.labels,
-    )
     own = folder / name.replace(" ", "-")
     own.mkdir()
-    path, record, _ = build_engine(lowered, precision, plan.backend, plan.target, facts, own, plan.recipe.batch)
+    path, record, _ = build_engine(lowered, recipe, plan.backend, plan.target, facts_of(plan), own)
     path.with_name(f"{path.name}.json").write_bytes(encode(record))
     return Candidate(name, "qzoo", str(path), plan.backend.name, ours=True), lowered
 

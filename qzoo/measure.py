@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +113,14 @@ def timings(
     *,
     rounds: int | None = None,
     seconds: float = 10.0,
+    pause: float = 0.0,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Wall time of every call in milliseconds, one array per name, measured side by side.
 
     In every round each call runs once, in an order drawn anew; stops after `rounds`, or after `seconds` but at least
-    five rounds. The first call of each is a warm-up and not counted. `advance` is told of every round.
+    five rounds. The first call of each is a warm-up and not counted. Before each there are `pause` seconds, not counted;
+    `advance` is told of every round.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"latency needs at least 1 round, got {rounds}")
@@ -130,6 +132,7 @@ def timings(
     while done != rounds and (done < MIN_ROUNDS or perf_counter() - began < seconds):
         for index in order.permutation(len(names)):
             name = names[index]
+            sleep(pause)
             start = perf_counter()
             calls[name]()
             times[name].append((perf_counter() - start) * 1e3)

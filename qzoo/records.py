@@ -247,6 +247,24 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An engine that `--autotune` looked at, on calibration images that no range was made from.
+
+    `variant` says how it differs from the recipe: "as the recipe says", "depthwise in float", ... `latency_ms` is the
+    median of a call at the profile's opt batch; None where the engine failed, for the `reason` given.
+    """
+
+    target: str
+    precision: Precision
+    variant: str
+    latency_ms: float | None
+    fidelity: Fidelity | None
+    accuracy: Accuracy | None
+    chosen: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratorTrial:
     """How well one calibrator does on calibration images that it was not made from; `chosen` is the build's own.
 
@@ -284,6 +302,7 @@ class Measurement:
     data: str
     notes: tuple[str, ...] = ()
     calibrators: tuple[CalibratorTrial, ...] = ()  # where they were compared
+    candidates: tuple[Candidate, ...] = ()  # with --autotune
     skipped: tuple[Skipped, ...] = ()  # samples that could not be read
     seconds: dict[str, float] = field(default_factory=dict)
     schema: Literal[1] = 1

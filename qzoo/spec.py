@@ -235,7 +235,8 @@ class Training:
 class Recipe:
     """How a model is deployed on one target. Frozen, versioned (`schema`), round-trips through JSON.
 
-    `weight_bits` below 8 narrows the weights' integers, [-7, 7] for 4; they are still stored, and computed with, as
+    `keep_float` are globs of modules that get no quantizers; `float_modules` of modules that have some in the portable
+    graph, but are computed in float on this target. `weight_bits` below 8 narrows the weights' integers, [-7, 7] for 4; they are still stored, and computed with, as
     int8. `qat` is how the calibrated network is fine-tuned before it is exported; None: not at all.
     """
 
@@ -249,6 +250,7 @@ class Recipe:
     batch: BatchProfile = BatchProfile()
     builder: BuilderSettings = BuilderSettings()
     keep_float: tuple[str, ...] = ()
+    float_modules: tuple[str, ...] = ()
     qat: Training | None = None
     tolerances: Tolerances = Tolerances()
     schema: Literal[1] = 1

@@ -75,3 +75,12 @@ def onednn_limit(env: Mapping[str, str]) -> str | None:
 
 def _within(level: str, limit: str | None) -> bool:
     return limit is None or _ONEDNN_ORDER.index(level) <= _ONEDNN_ORDER.index(limit)
+
+
+def cpu_name() -> str:
+    """The CPU's model, as Linux tells it; elsewhere what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -54,10 +54,11 @@ class OnnxRuntime(Backend):
 
         Convolutions whose result is not quantized stay in float: there is no integer kernel for them.
         """
-        from qzoo.graph import grids, lower, unfused
+        from qzoo.graph import grids, groups, lower, unfused
 
         passes = [
             lower.keep_roles(recipe.roles),
+            groups.keep_float(recipe.float_modules),
             lower.narrow_weights(target.weight_max),
             grids.carry_grids,
             grids.round_once,

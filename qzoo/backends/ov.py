@@ -65,10 +65,11 @@ class OpenVINO(Backend):
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """uint8 with zero point 0 after a ReLU, else 128. Raises GraphError."""
-        from qzoo.graph import grids, lower, pooling
+        from qzoo.graph import grids, groups, lower, pooling
 
         passes = [
             lower.keep_roles(recipe.roles),
+            groups.keep_float(recipe.float_modules),
             lower.narrow_weights(target.weight_max),
             grids.carry_grids,
             grids.round_once,

@@ -19,9 +19,11 @@ from qzoo.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from qzoo.pipeline.plan import Plan
+    from qzoo.pipeline.plan import Autotune, Options, Plan
+    from qzoo.pipeline.progress import Progress
+    from qzoo.registry import Registry
     from qzoo.report.objects import PlanObject
-    from qzoo.store import Bundle
+    from qzoo.store import Bundle, Store
 
 
 @click.command()
@@ -36,6 +38,14 @@ if TYPE_CHECKING:
     help="openvino, onnxruntime, tensorrt-rtx, tensorrt, or auto; repeatable.",
 )
 @build_options
+@click.option(
+    "--autotune",
+    type=click.Choice(("quick", "full")),
+    is_flag=False,
+    flag_value="quick",
+    help="Measure other lowerings, and under --target auto all runtimes, and keep the fastest that passes; 'full' "
+    "tries all combinations. --timing-cache makes it repeatable.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also copy the bundle into this directory.")
 @click.option("--force", is_flag=True, help="Build even if the store has the same bundle.")
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
 def command(
     models: tuple[str, ...],
     targets: tuple[str, ...],
+    autotune: Autotune | None,
     output: Path | None,
     force: bool,  # noqa: FBT001 - click's flags
     dry_run: bool,  # noqa: FBT001
@@ -59,31 +70,43 @@ def command(
       qzoo build resnet18 resnet50 --target openvino --target onnxruntime
       qzoo build resnet50 --int8 --weights resnet50.pth --data ./photos
       qzoo build resnet50 --int8 --weights random --target onnxruntime --json
+      qzoo build mobilenet_v2 --int8 --autotune --timing-cache timings.json
       qzoo build resnet50 --int8 --target tensorrt-rtx --gpu sm86,sm89 --batch 1:8:32
     """
+    from dataclasses import replace
+
     from qzoo.cli.progress import shown
     from qzoo.pipeline import build_all, make_plan, stored
     from qzoo.store import Store, destination
 
     store, registry = Store.default(), load_registry(plugin_dirs)
     cache = store.home / "cache"
+    wanted = [replace(options_of(model, target, words), autotune=autotune) for model in models for target in targets]
     with shown() as progress:
-        plans = [
-            make_plan(options_of(model, target, words), registry, cache, progress)
-            for model in models
-            for target in targets
-        ]
+        plans = [make_plan(options, registry, cache, progress) for options in wanted]
     _refuse_repeats(plans)
     if dry_run:
         _show_plans(plans, as_json=as_json)
         return
     places = [] if output is None else [destination(output / _place(plan, models, targets)) for plan in plans]
-    cached = [not force and stored(plan, store) is not None for plan in plans]
     with shown() as progress:
-        bundles = build_all(plans, store, force=force, progress=progress)
+        if autotune is None:
+            cached = [not force and stored(plan, store) is not None for plan in plans]
+            bundles = build_all(plans, store, force=force, progress=progress)
+        else:
+            plans, bundles, cached = _tuned(wanted, registry, store, progress, force=force)
     for bundle, place in zip(bundles, places, strict=False):
         store.export(bundle, place)
     _show(plans, bundles, cached, as_json=as_json)
+
+
+def _tuned(
+    wanted: list[Options], registry: Registry, store: Store, progress: Progress, *, force: bool
+) -> tuple[list[Plan], list[Bundle], list[bool]]:
+    from qzoo.pipeline.autotune import autotune
+
+    tuned = [autotune(options, registry, store, force=force, progress=progress) for options in wanted]
+    return [one.plan for one in tuned], [one.bundle for one in tuned], [one.cached for one in tuned]
 
 
 def _refuse_repeats(plans: list[Plan]) -> None:

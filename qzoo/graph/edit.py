@@ -171,6 +171,23 @@ def weight_dequantizers(graph: ir.Graph) -> Iterator[ir.Node]:
             yield node
 
 
+def dequantized(node: ir.Node) -> NDArray[np.float32]:
+    """The float weight that a DequantizeLinear over an initializer stands for. Raises GraphError if it is computed."""
+    stored = required_constant(node.inputs[0], f"weight of {node.name}")
+    scale = required_constant(node.inputs[1], f"scale of {node.name}")
+    axis = node.attributes.get_int("axis", 1)
+    shape = [-1 if i == axis else 1 for i in range(stored.ndim)] if scale.ndim else []
+    return stored.astype(np.float32) * scale.astype(np.float32).reshape(shape)
+
+
+def store_float(graph: ir.Graph, node: ir.Node, index: int) -> None:
+    """Give input `index` of a node, where it is a stored integer weight, as the float initializer it stands for."""
+    dequantize = data_input(node, index).producer()
+    if dequantize is not None and dequantize.op_type == DEQUANTIZE and constant(dequantize.inputs[0]) is not None:
+        name = f"{data_input(dequantize).name}.float"
+        node.replace_input_with(index, add_initializer(graph, name, dequantized(dequantize)))
+
+
 def quantizers_of(pair: Pair) -> set[str]:
     """The module paths of the quantizers that a pair stands for."""
     return set(filter(None, pair.quantize.metadata_props.get(MODULE, "").split(",")))

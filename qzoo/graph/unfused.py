@@ -7,10 +7,9 @@ convolves in float: MobileNetV3-Large took three times as long as in fp32.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from qzoo.graph.edit import DEQUANTIZE, QUANTIZE, add_initializer, constant, data_input, required_constant
+from qzoo.graph.edit import QUANTIZE, store_float
 from qzoo.graph.grids import pair_of
 
 _INTEGER = {"Conv", "Add", "Mul", "Gemm", "MatMul", "Concat", "GlobalAveragePool", "AveragePool"}
@@ -25,7 +24,7 @@ def float_unfused(model: ir.Model) -> ir.Model:
     """
     for node in list(model.graph):
         if node.op_type in {"Conv", "ConvTranspose"} and not _fuses(node, model.graph):
-            _store_float(model.graph, node)
+            store_float(model.graph, node, 1)
             source = pair_of(node.inputs[0])
             if source is not None and not _gives_integers(source.tensor):
                 node.replace_input_with(0, source.tensor)
@@ -40,15 +39,3 @@ def _fuses(node: ir.Node, graph: ir.Graph) -> bool:
 def _gives_integers(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and producer.op_type in _INTEGER
-
-
-def _store_float(graph: ir.Graph, node: ir.Node) -> None:
-    dequantize = data_input(node, 1).producer()
-    if dequantize is None or dequantize.op_type != DEQUANTIZE or constant(dequantize.inputs[0]) is None:
-        return
-    stored = required_constant(dequantize.inputs[0], f"weight of {node.name}")
-    scale = required_constant(dequantize.inputs[1], f"scale of {node.name}")
-    axis = dequantize.attributes.get_int("axis", 1)
-    shape = [-1 if i == axis else 1 for i in range(stored.ndim)] if scale.ndim else []
-    weight = stored.astype(np.float32) * scale.astype(np.float32).reshape(shape)
-    node.replace_input_with(1, add_initializer(graph, f"{dequantize.inputs[0].name}.float", weight))  # type: ignore[union-attr]

@@ -21,9 +21,9 @@ from qzoo.pipeline.assemble import (
     serialize,
 )
 from qzoo.pipeline.gates import check_accuracy, check_engine, check_export, check_finite
-from qzoo.pipeline.plan import COMPARE, Options, Plan, make_plan
+from qzoo.pipeline.plan import COMPARE, Autotune, Options, Plan, make_plan
 from qzoo.pipeline.progress import Progress, Silent
-from qzoo.records import Accuracy, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
+from qzoo.records import Accuracy, Candidate, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
 from qzoo.spec import AUTO, BatchProfile, BuilderSettings, Placement, Precision
 from qzoo.store import Bundle, EngineFile, Store, tag_for
@@ -55,6 +55,7 @@ def build(
     seed: int = 0,
     workers: int = 0,
     strict: bool = False,
+    autotune: Autotune | None = None,
     force: bool = False,
     plugin_dirs: Sequence[Path] = (),
 ) -> Bundle:
@@ -87,7 +88,12 @@ def build(
         workers=workers,
         strict=strict,
     )
-    plan = make_plan(options, Registry.load(plugin_dirs), store.home / "cache")
+    registry = Registry.load(plugin_dirs)
+    if autotune is not None:
+        from qzoo.pipeline.autotune import autotune as tune
+
+        return tune(replace(options, autotune=autotune), registry, store, force=force).bundle
+    plan = make_plan(options, registry, store.home / "cache")
     return next(iter(build_all([plan], store, force=force)))
 
 
@@ -100,7 +106,7 @@ def build_all(
     bundles = []
     for plan in plans:
         known = None if force else stored(plan, store)
-        bundles.append(known or _build_one(plan, store, prepared, shown))
+        bundles.append(known or build_one(plan, store, prepared, shown))
     return bundles
 
 
@@ -128,21 +134,23 @@ def export_graph(plan: Plan, form: str, progress: Progress | None = None) -> byt
     return serialize(plan.backend.lower(portable, plan.recipe, plan.target))
 
 
-def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress: Progress) -> Bundle:
+def build_one(
+    plan: Plan,
+    store: Store,
+    prepared: dict[str, Prepared],
+    progress: Progress,
+    candidates: tuple[Candidate, ...] = (),
+) -> Bundle:
+    """Build a plan, with what `prepared` has of it by `shared_key`; `candidates` are what --autotune chose it from."""
     from qzoo.pipeline.prepare import prepare
 
-    key = _shared_key(plan)
+    key = shared_key(plan)
     if key not in prepared:
         prepared.clear()  # one network's images and weights at a time
         prepared[key] = prepare(plan, progress)
     graphs = prepared[key]
     images = graphs.held_out.images
-    facts = Facts(
-        model=plan.spec.name,
-        preprocess=plan.spec.input.preprocess,
-        decision=plan.spec.decision,
-        labels=plan.inputs.labels,
-    )
+    facts = facts_of(plan)
     export_fidelity, portable_outputs = _check_export(plan, graphs, progress)
     engine = assemble(
         graphs.portable,
@@ -163,6 +171,7 @@ def _build_one(plan: Plan, store: Store, prepared: dict[str, Prepared], progress
     latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
     measurement = replace(
         _measurement(plan, graphs, engine, latencies),
+        candidates=candidates,
         export_fidelity=export_fidelity,
         lowering_cost_db=round(
             worst_sqnr_db(graphs.float_outputs, portable_outputs)
@@ -196,7 +205,18 @@ def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fid
     return found, outputs
 
 
-def _shared_key(plan: Plan) -> str:
+def facts_of(plan: Plan) -> Facts:
+    """What the sidecar of a plan's engine says beside its target and digest."""
+    return Facts(
+        model=plan.spec.name,
+        preprocess=plan.spec.input.preprocess,
+        decision=plan.spec.decision,
+        labels=plan.inputs.labels,
+    )
+
+
+def shared_key(plan: Plan) -> str:
+    """What plans have in common that start from one portable graph."""
     recipe = plan.recipe
     return digest_of(
         (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from qzoo import weights as weights_module
 from qzoo.data.labels import imagenet_labels, read_labels
@@ -43,6 +44,8 @@ COMPARE = "all"
 COMPARED = 64
 """Calibration images beside the histogram's that calibrators are compared on, at most."""
 
+Autotune = Literal["quick", "full"]
+
 _SHAPE_THE_BYTES = (
     "qzoo",
     "torch",
@@ -74,7 +77,8 @@ class Options:
     batch_size: int = 1
     batch: BatchProfile | None = None  # instead of batch_size
     builder: BuilderSettings | None = None
-    timing_cache: Path | None = None  # TensorRT's: read if it is there, written after
+    timing_cache: Path | None = None  # TensorRT's or autotune's: read if it is there, written after
+    autotune: Autotune | None = None
     max_drop: float | None = None
     seed: int = 0
     workers: int | None = None
@@ -250,7 +254,8 @@ def _calibration_samples(
     dataset: Dataset, recipe: Recipe, options: Options
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """What calibrates, and where calibrators are compared what they are compared on. Raises DataUnavailable."""
-    comparing = recipe.quantized and (recipe.calibrator == AUTO or options.calibrator == COMPARE)
+    asked = options.calibrator == COMPARE or options.autotune is not None
+    comparing = recipe.quantized and (recipe.calibrator == AUTO or asked)
     calibration, compared = choose_apart(
         dataset, "calibration", options.calib_samples, COMPARED if comparing else 0, options.seed
     )
@@ -261,10 +266,14 @@ def _calibration_samples(
     if comparing and len(compared) < MIN_CALIBRATION:
         raise DataUnavailable(
             f"dataset {dataset.name!r} has {len(compared)} calibration images beside the {len(calibration)} that "
-            f"calibrate; --calib {options.calibrator or recipe.calibrator} compares calibrators on at least "
-            f"{MIN_CALIBRATION}: give a smaller --calib-samples"
+            f"calibrate; {_comparing(recipe, options)} compares on at least {MIN_CALIBRATION}: give a smaller "
+            "--calib-samples"
         )
     return calibration, compared
+
+
+def _comparing(recipe: Recipe, options: Options) -> str:
+    return "--autotune" if options.autotune else f"--calib {options.calibrator or recipe.calibrator}"
 
 
 def _sample_list(

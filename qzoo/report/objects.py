@@ -11,6 +11,7 @@ from qzoo.provenance import Provenance
 from qzoo.records import (
     Accuracy,
     CalibratorTrial,
+    Candidate,
     EngineRecord,
     EpochRecord,
     Fidelity,
@@ -74,6 +75,7 @@ class BuildObject:
     engine_fidelity: Fidelity | None
     lowering_cost_db: float | None
     verified: Verified
+    candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
 
@@ -233,6 +235,7 @@ def build_object(bundle: Bundle, *, cached: bool, reason: str) -> BuildObject:
         engine_fidelity=measured.engine_fidelity,
         lowering_cost_db=measured.lowering_cost_db,
         verified=measured.verified,
+        candidates=measured.candidates,
         notes=measured.notes,
         skipped=measured.skipped,
     )

@@ -26,7 +26,7 @@ def build_summary(bundle: Bundle, *, cached: bool, reason: str) -> list[str]:
     if cached:
         lines.append("  served from the store: the same was built before (--force rebuilds)")
     lines.append(f"  verified     {_verified(measured)}")
-    lines += [*_trials(measured), "", *_table(measured, recipe.precision), "", *_fidelity(measured)]
+    lines += _measured(measured, recipe.precision)
     lines += [f"  note         {note}" for note in _first(measured.notes, 4)]
     lines.append(f"  engine       {bundle.engine}")
     if measured.verified == "passed":
@@ -76,7 +76,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     lines += [
         f"  made with    {', '.join(f'{name} {version}' for name, version in sorted(inputs.versions.items()))}",
         f"  verified     {_verified(measured)}",
-        *(*_trials(measured), "", *_table(measured, recipe.precision), "", *_fidelity(measured)),
+        *_measured(measured, recipe.precision),
         *(f"  note         {note}" for note in measured.notes),
     ]
     rows = [
@@ -156,6 +156,35 @@ def _trials(measured: Measurement) -> list[str]:
             )
         )
     return ["", heading, *aligned(rows)]
+
+
+def _measured(measured: Measurement, precision: str) -> list[str]:
+    compared = [*_trials(measured), *_candidates(measured)]
+    return [*compared, "", *_table(measured, precision), "", *_fidelity(measured)]
+
+
+def _candidates(measured: Measurement) -> list[str]:
+    """Every engine that --autotune measured, fastest first, the kept one marked; then those that could not be had."""
+    found = measured.candidates
+    if not found:
+        return []
+    kept = next(one.latency_ms for one in found if one.chosen)
+    timed = sorted((one for one in found if one.latency_ms is not None), key=lambda one: one.latency_ms or 0.0)
+    rows = [("", "", "latency", "of kept", "SQNR", "accuracy", "")]
+    rows += [
+        (
+            f"{one.target} {one.precision}",
+            "" if one.variant == one.precision else one.variant,
+            f"{one.latency_ms:.3f} ms",
+            _ratio(one.latency_ms, kept),
+            "-" if one.fidelity is None else f"{one.fidelity.sqnr_db:.2f} dB",
+            _correct(one.accuracy),
+            "kept" * one.chosen,
+        )
+        for one in timed
+    ]
+    failed = [f"  failed       {one.target} {one.precision}: {one.reason}" for one in found if one.reason]
+    return ["", "  candidates of --autotune, on other calibration images", *aligned(rows), *failed]
 
 
 def _fidelity(measured: Measurement) -> list[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import onnx_ir as ir
 
-from qzoo.graph.edit import DEQUANTIZE, add_initializer, data_input, required_constant
+from qzoo.graph.edit import DEQUANTIZE, data_input, store_float
 from qzoo.graph.grids import pair_of
 
 LOGGER = logging.getLogger(__name__)
@@ -27,13 +26,5 @@ def float_transposed_convolutions(model: ir.Model) -> ir.Model:
             node.replace_input_with(0, pair.tensor)
         if dequantize is not None and dequantize.op_type == DEQUANTIZE:
             LOGGER.warning("%s stays in float: TensorRT has no INT8 kernel for transposed convolutions", node.name)
-            node.replace_input_with(1, add_initializer(model.graph, f"{node.name}.weight", _dequantized(dequantize)))
+            store_float(model.graph, node, 1)
     return model
-
-
-def _dequantized(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    stored = required_constant(node.inputs[0], f"weight of {node.name}")
-    scale = required_constant(node.inputs[1], f"scale of {node.name}")
-    axis = node.attributes.get_int("axis", 1)
-    shape = [-1 if i == axis else 1 for i in range(stored.ndim)] if scale.ndim else []
-    return stored.astype(np.float32) * scale.astype(np.float32).reshape(shape)
