@@ -22,13 +22,17 @@ VERBS = {
     "info": "Show what a model declares, or what a bundle holds.",
     "key": "Make keys that sign engines, and say whose to trust.",
     "list": "List the models, and which plugin each comes from.",
+    "login": "Keep a registry's user name and password.",
+    "logout": "Forget a registry's user name and password.",
     "pull": "Fetch an engine that somebody built, verified.",
     "push": "Publish stored engines.",
     "run": "Run an engine on images.",
+    "sign": "Sign stored engines.",
     "store": "List, check and remove what is stored, and free its space.",
     "tags": "List the tags of a name in a registry.",
     "train": "Train a model, float or with fake quantization.",
     "trtexec": "Build an engine of any ONNX file, in trtexec's words.",
+    "verify": "Check engines against their digests and signatures.",
 }
 INTERRUPTED = 130
 

@@ -7,13 +7,17 @@ import msgspec
 from qzoo.cli.bench import BenchObject
 from qzoo.cli.config import ConfigObject
 from qzoo.cli.eval import EvalsObject
+from qzoo.cli.key.record import KeyObject, KeysObject
 from qzoo.cli.list import ListObject
+from qzoo.cli.login import LoginObject
 from qzoo.cli.run import RunObject
+from qzoo.cli.sign import SignObject
 from qzoo.cli.store.gc import GcObject
 from qzoo.cli.store.ls import ListedStore
 from qzoo.cli.store.rm import RemovedObject
 from qzoo.cli.store.verify import VerifiedObject
 from qzoo.cli.trtexec import TrtexecObject
+from qzoo.cli.verify import VerifyObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
 from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, PlanRecord, encode
@@ -39,14 +43,19 @@ OBJECTS: dict[str, type] = {
     "evals": EvalsObject,
     "info-engine": EngineObject,
     "info-model": ModelObject,
+    "key": KeyObject,
+    "keys": KeysObject,
     "list": ListObject,
+    "login": LoginObject,
     "run": RunObject,
+    "sign": SignObject,
     "store-gc": GcObject,
     "store-ls": ListedStore,
     "store-rm": RemovedObject,
     "store-verify": VerifiedObject,
     "train": TrainedObject,
     "trtexec": TrtexecObject,
+    "verify": VerifyObject,
 }
 """What a verb prints, by the name of its schema."""
 

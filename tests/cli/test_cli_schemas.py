@@ -50,6 +50,9 @@ def test_no_other_schemas_are_kept():
         ("list", ("list",)),
         ("doctor", ("doctor",)),
         ("config", ("config",)),
+        ("key", ("key", "new")),
+        ("keys", ("key", "list")),
+        ("verify", ("verify", "all")),
     ],
 )
 def test_a_verbs_output_is_what_its_schema_says(qzoo, copied, tmp_path, monkeypatch, name, words):
@@ -57,6 +60,13 @@ def test_a_verbs_output_is_what_its_schema_says(qzoo, copied, tmp_path, monkeypa
     ended = qzoo(*words, "--json")
     assert ended.code == 0, ended.err
     check(name, ended.json)
+
+
+def test_what_needs_another_call_first_prints_what_its_schema_says(qzoo, copied):
+    assert qzoo("key", "new").code == 0
+    check("sign", qzoo("sign", "resnet20:int8", "--json").json)
+    check("keys", qzoo("key", "list", "--json").json)
+    check("key", qzoo("key", "revoke", "0" * 64, "--json").json)
 
 
 def test_a_comparison_of_calibrators_is_what_its_schema_says(qzoo, home):

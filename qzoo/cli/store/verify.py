@@ -59,7 +59,7 @@ def command(references: tuple[str, ...], target: str | None, as_json: bool) -> N
 
         click.echo(encode(found), nl=False)
     else:
-        click.echo("\n".join(_lines(found)))
+        click.echo("\n".join(damage_lines(found.files, found.damaged)))
     if damage:
         raise IntegrityError(
             f"{len(damage)} of {checked.files} files are damaged; build their models again with --force, or forget "
@@ -67,9 +67,10 @@ def command(references: tuple[str, ...], target: str | None, as_json: bool) -> N
         )
 
 
-def _lines(found: VerifiedObject) -> list[str]:
-    lines = [] if found.damaged else [f"all {found.files} files are as they were stored"]
-    for one in found.damaged:
+def damage_lines(files: int, damaged: tuple[DamagedFile, ...]) -> list[str]:
+    """Say which of `files` files differ."""
+    lines = [] if damaged else [f"all {files} files are as they were stored"]
+    for one in damaged:
         lines.append(f"{one.path}")
         lines.append(f"  expected sha256:{one.expected}")
         lines.append("  missing, or can't be read" if one.found is None else f"  found    sha256:{one.found}")
