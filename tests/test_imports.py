@@ -12,7 +12,7 @@ from PIL import Image
 
 HEAVY = ("torch", "torchvision", "timm", "pytorch_quantization", "onnxscript")
 RUNTIMES = ("onnxruntime", "openvino")
-LIGHT = ("numpy", "sklearn", "msgspec", "tomllib", "rich", "PIL")
+LIGHT = ("numpy", "sklearn", "msgspec", "tomllib", "rich", "PIL", "cryptography", "requests", "onnx")
 """What costs little, but more than `qzoo --help` and `qzoo list` take (benchmarks/startup.py)."""
 REPORT = f"""
 import json, sys
@@ -70,6 +70,7 @@ def test_looking_loads_neither_torch_nor_a_runtime(words, built_home, bundles):
 def test_running_an_engine_loads_its_own_runtime_only(runtime, built_home, bundles, digit):
     loaded = loaded_after(ENTRY, "run", "resnet20:int8", "--target", runtime, digit, QZOO_HOME=str(built_home))
     assert loaded & {*HEAVY, *RUNTIMES} == {runtime}
+    assert loaded.isdisjoint({"cryptography", "requests", "onnx"})  # for what was built here no signature is read
 
 
 def test_a_build_served_from_the_store_loads_neither_torch_nor_a_runtime(built_home, bundles):
