@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +136,10 @@ class Store:
         they don't make a bundle, StoreError.
         """
         with self._lock():
+            if not self._are_there([child, *siblings]):
+                return None
             files = self.layout.files_of(child)
-            if not all(self.layout.blob_path(one.sha256).is_file() for one in (*files.values(), *siblings)):
+            if not self._are_there(files.values()):
                 return None
             check_received(self.layout, child, files)
             place = self._place(child.annotations[BUNDLE_ID])
@@ -366,6 +368,9 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def _are_there(self, blobs: Iterable[Descriptor]) -> bool:
+        return all(self.layout.blob_path(one.sha256).is_file() for one in blobs)
 
     def _check_out(self, bundle_id: str, files: Mapping[str, bytes]) -> None:
         with new_directory(self._place(bundle_id)) as temporary:

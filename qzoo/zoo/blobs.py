@@ -25,6 +25,7 @@ def in_parallel(calls: Iterable[Callable[[], T]], stop: Event) -> list[T]:
             if failed:
                 failed[0].result()
             return [one.result() for one in futures]
-        finally:
+        except BaseException:
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from threading import Event
 
 from qzoo.errors import IntegrityError, NoMatchError, RemoteError, UntrustedEngine
 from qzoo.hookspecs import Backend
@@ -114,7 +113,6 @@ class Puller:
         *,
         allow_untrusted: bool = False,
         transfers: Transfers | None = None,
-        stop: Event | None = None,
     ) -> Pulled:
         """Fetch an engine's files, check each, and put the bundle into the store under the reference's name:tag.
 
@@ -131,7 +129,7 @@ class Puller:
             )
         document = self._manifest(selected, offer)
         child = document.described()
-        fetch = Fetch(remote=self._remote, name=name, partial=self._store.cache / "pulls", stop=stop or Event())
+        fetch = Fetch(remote=self._remote, name=name, partial=self._store.cache / "pulls")
         for _ in range(GONE):
             for data in (document.data, *(one.data for _, one in signatures), EMPTY_BLOB):
                 self._store.layout.add_blob(data, "application/octet-stream")

@@ -9,6 +9,7 @@ import http.client
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,7 @@ class Fault:
     """How an answer goes wrong. `cut_after`: bytes of the body before the connection is cut.
 
     `change` makes another answer of the real one; `ask` another request of the one that came; `endless`: the body is
-    sent again and again, in chunks; `each_byte` sends it in pieces of that size.
+    sent again and again, in chunks; `pieces`: it is sent in pieces of that size, `pause_s` apart.
     """
 
     change: Callable[[Answer], Answer] = lambda answer: answer
@@ -46,6 +47,7 @@ class Fault:
     cut_after: int | None = None
     endless: bool = False
     pieces: int | None = None
+    pause_s: float = 0
 
 
 def with_body(answer: Answer, body: bytes) -> Answer:
@@ -153,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         step = fault.pieces or max(len(whole), 1)
         for start in range(0, len(whole), step):
             self._sent(whole[start : start + step])
+            time.sleep(fault.pause_s)
         if fault.cut_after is not None:
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
