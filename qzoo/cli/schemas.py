@@ -5,17 +5,20 @@ from __future__ import annotations
 import msgspec
 
 from qzoo.cli.bench import BenchObject
+from qzoo.cli.catalog import CatalogObject
 from qzoo.cli.config import ConfigObject
 from qzoo.cli.eval import EvalsObject
 from qzoo.cli.key.record import KeyObject, KeysObject
 from qzoo.cli.list import ListObject
 from qzoo.cli.login import LoginObject
+from qzoo.cli.pull import PullObject
 from qzoo.cli.run import RunObject
 from qzoo.cli.sign import SignObject
 from qzoo.cli.store.gc import GcObject
 from qzoo.cli.store.ls import ListedStore
 from qzoo.cli.store.rm import RemovedObject
 from qzoo.cli.store.verify import VerifiedObject
+from qzoo.cli.tags import TagsObject
 from qzoo.cli.trtexec import TrtexecObject
 from qzoo.cli.verify import VerifyObject
 from qzoo.doctor import Findings
@@ -30,11 +33,13 @@ from qzoo.report.objects import (
     PlansObject,
     TrainedObject,
 )
+from qzoo.zoo.push import Pushed
 
 OBJECTS: dict[str, type] = {
     "bench": BenchObject,
     "build": BuildObject,
     "builds": BuildsObject,
+    "catalog": CatalogObject,
     "config": ConfigObject,
     "doctor": Findings,
     "dry-run": PlanObject,
@@ -47,12 +52,15 @@ OBJECTS: dict[str, type] = {
     "keys": KeysObject,
     "list": ListObject,
     "login": LoginObject,
+    "pull": PullObject,
+    "push": Pushed,
     "run": RunObject,
     "sign": SignObject,
     "store-gc": GcObject,
     "store-ls": ListedStore,
     "store-rm": RemovedObject,
     "store-verify": VerifiedObject,
+    "tags": TagsObject,
     "train": TrainedObject,
     "trtexec": TrtexecObject,
     "verify": VerifyObject,
