@@ -176,8 +176,8 @@ class LayerTable:
 class PlanRecord:
     """The sidecar `<engine>.json` of an engine that `qzoo trtexec` built from any ONNX graph.
 
-    `profiles` are the smallest, the tuned-for and the largest shape of each dynamic input. `graph_sha256` is of the graph
-    that was built, after it was converted.
+    `profiles` are the smallest, the tuned-for and the largest shape of each dynamic input. `graph_sha256` is of the
+    graph that was built, after it was converted.
     """
 
     target: Target
@@ -187,6 +187,22 @@ class PlanRecord:
     profiles: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     config: dict[str, str]
     layers: LayerTable | None
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangesRecord:
+    """What `qzoo export --form ranges` writes beside the graph: each tensor's amax, by the tensor's name in it.
+
+    `ranges` were calibrated, `derived` follow from a neighbour's; `several` has all of a tensor that had more than one,
+    of which `ranges` has the largest.
+    """
+
+    model: str
+    calibrator: str
+    ranges: dict[str, float]
+    derived: dict[str, float]
+    several: dict[str, tuple[float, ...]]
     schema: Literal[1] = 1
 
 

@@ -23,7 +23,7 @@ from qzoo.cli.trtexec import TrtexecObject
 from qzoo.cli.verify import VerifyObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
-from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, PlanRecord, encode
+from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, PlanRecord, RangesRecord, encode
 from qzoo.report.objects import (
     BuildObject,
     BuildsObject,
@@ -73,14 +73,19 @@ FILES: dict[str, type] = {
     "layers.json": LayerTable,
     "manifest.json": Manifest,
     "measurement.json": Measurement,
-    "plan.json": PlanRecord,
 }
-"""What a bundle's files hold; engine.json stands for `<engine>.json`, plan.json for that of `qzoo trtexec`."""
+"""What a bundle's files hold; engine.json stands for `<engine>.json`."""
+
+BESIDE: dict[str, type] = {
+    "plan.json": PlanRecord,
+    "ranges.json": RangesRecord,
+}
+"""What lies beside other files: `<engine>.json` of `qzoo trtexec`, `<graph>.ranges.json` of `qzoo export`."""
 
 
 def schema(name: str) -> bytes:
-    """The JSON Schema (2020-12) of one of OBJECTS or FILES, as docs/schema/ keeps it."""
-    kind = {**OBJECTS, **FILES}[name]
+    """The JSON Schema (2020-12) of one of OBJECTS, FILES or BESIDE, as docs/schema/ keeps it."""
+    kind = {**OBJECTS, **FILES, **BESIDE}[name]
     made = msgspec.json.schema(kind)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name}
     return encode({**head, **made})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,25 @@ def test_a_directory_as_output_is_refused_and_stays(qzoo, tmp_path):
     ended = qzoo("export", "resnet20", "-o", tmp_path)
     assert ended.code == 2
     assert "is a directory" in ended.err
+
+
+def test_ranges_lie_beside_a_graph_without_quantizers(qzoo, built, bundles, tmp_path):
+    words = ("--target", "onnxruntime", "--form", "ranges", "--trt-version", "7103")
+    ended = qzoo("export", "resnet20", "-o", tmp_path / "out.onnx", *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert {path.name for path in tmp_path.glob("out*")} == {"out.onnx", "out.ranges.json", "out.calib"}
+    assert quantizers(tmp_path / "out.onnx") == (set(), set())
+    ranges = json.loads((tmp_path / "out.ranges.json").read_text())
+    portable = onnx.load(bundles["onnxruntime"].path / "portable.onnx").graph
+    assert ranges["ranges"].keys() == {node.input[0] for node in portable.node if node.op_type == "QuantizeLinear"}
+    header, *lines = (tmp_path / "out.calib").read_text().splitlines()
+    assert header == "TRT-7103-EntropyCalibration2"
+    assert len(lines) == len(ranges["ranges"]) + len(ranges["derived"])
+
+
+def test_ranges_of_a_float_network_are_refused(qzoo, tmp_path):
+    words = ("--target", "onnxruntime", "--form", "ranges", "--precision", "fp32")
+    ended = qzoo("export", "resnet20", "-o", tmp_path / "out.onnx", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert "--form ranges needs an INT8 precision: fp32 has no ranges" in ended.err
+    assert not list(tmp_path.glob("out*"))

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from small_builds import SMALL
 
-from qzoo.cli.schemas import FILES, OBJECTS, file_name, schema
+from qzoo.cli.schemas import BESIDE, FILES, OBJECTS, file_name, schema
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 
@@ -19,7 +19,7 @@ def check(name: str, value: object) -> None:
     assert [error.message for error in validator.iter_errors(value)] == []
 
 
-@pytest.mark.parametrize("name", [*OBJECTS, *FILES])
+@pytest.mark.parametrize("name", [*OBJECTS, *FILES, *BESIDE])
 def test_the_kept_schema_is_current_and_valid(name):
     kept = (FOLDER / file_name(name)).read_bytes()
     assert kept == schema(name), "run `python docs/make_schemas.py`"
@@ -27,7 +27,7 @@ def test_the_kept_schema_is_current_and_valid(name):
 
 
 def test_no_other_schemas_are_kept():
-    assert {path.name for path in FOLDER.iterdir()} == {file_name(name) for name in (*OBJECTS, *FILES)}
+    assert {path.name for path in FOLDER.iterdir()} == {file_name(name) for name in (*OBJECTS, *FILES, *BESIDE)}
 
 
 @pytest.mark.parametrize(
