@@ -23,7 +23,16 @@ from qzoo.cli.trtexec import TrtexecObject
 from qzoo.cli.verify import VerifyObject
 from qzoo.doctor import Findings
 from qzoo.pipeline.evaluate import Evaluation
-from qzoo.records import CalibrationTable, EngineRecord, LayerTable, Manifest, Measurement, PlanRecord, RangesRecord, encode
+from qzoo.records import (
+    CalibrationTable,
+    EngineRecord,
+    LayerTable,
+    Manifest,
+    Measurement,
+    PlanRecord,
+    RangesRecord,
+    encode,
+)
 from qzoo.report.objects import (
     BuildObject,
     BuildsObject,
