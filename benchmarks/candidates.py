@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from loading import Array, Candidate, load
 
-from qzoo.measure import decide, sqnr_db
-from qzoo.pipeline.assemble import Facts, build_engine, serialize
+from qzoo.measure import accuracy, decide, sqnr_db
+from qzoo.pipeline.assemble import build_engine, serialize
+from qzoo.pipeline.autotune import autotune
+from qzoo.pipeline.build import facts_of
 from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.network import load_network
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.prepare import Prepared, prepare
 from qzoo.pipeline.progress import Silent
@@ -20,73 +24,138 @@ from qzoo.records import encode
 from qzoo.registry import Registry
 from qzoo.store import Store
 
-THREADS = os.cpu_count() or 1
-Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+RUNTIMES = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An engine to time. `kind` says how timing.py loads `path`: "ort", "ov" (a graph, with `hint`) or "qzoo"."""
+class Zoo:
+    """One model, prepared once for all its engines, in a folder of its own."""
 
-    name: str
-    kind: str
-    path: str
-    runtime: str
-    ours: bool
-    hint: str = ""
-    sqnr_db: float = 0.0
+    plan: Plan
+    prepared: Prepared
+    folder: Path
+    options: Options
+
+    @property
+    def float_graph(self) -> Path:
+        return self.folder / "float.onnx"
 
 
-def candidates(model: str, folder: Path, samples: int) -> list[Candidate]:
-    """Build every engine of a model in `folder`, and measure each one's centred SQNR to the float network."""
-    plans = {name: _plan(model, name, samples) for name in ("onnxruntime", "openvino")}
-    shared = plans["onnxruntime"]
-    prepared = prepare(shared, Silent())
-    graph = folder / "float.onnx"
-    graph.write_bytes(serialize(prepared.float_graph))
-    images = [batch.numpy() for batch in batches_of(prepared.calibration)]
+def open_zoo(model: str, folder: Path, samples: int) -> Zoo:
+    """Prepare a model: trained weights where some ship with qzoo, else random ones with BatchNorm statistics."""
+    registry = Registry.load()
+    shipped = any(source.kind == "shipped" for source in registry.model(model).spec.weights)
+    weights = "auto" if shipped else "random"
+    options = Options(model=model, target="onnxruntime", weights=weights, calib_samples=samples)
+    plan = make_plan(options, registry, Store.default().home / "cache")
+    zoo = Zoo(plan, prepare(plan, Silent()), folder, options)
+    zoo.float_graph.write_bytes(serialize(zoo.prepared.float_graph))
+    return zoo
+
+
+def peers(zoo: Zoo) -> list[Candidate]:
+    """The peers' engines, float and INT8, with their fidelity."""
+    images = [batch.numpy() for batch in batches_of(zoo.prepared.calibration)]
+    graph = str(zoo.float_graph)
     made = [
-        Candidate("ort fp32", "ort", str(graph), "onnxruntime", ours=False),
-        Candidate("ort quantize_static", "ort", str(_quantize_static(graph, images)), "onnxruntime", ours=False),
-        Candidate("ov f32", "ov", str(graph), "openvino", ours=False, hint="f32"),
-        Candidate("ov bf16", "ov", str(graph), "openvino", ours=False, hint="bf16"),
-        Candidate("ov nncf", "ov", str(_nncf(graph, images)), "openvino", ours=False),
-        *(_qzoo(plan, prepared, folder / name) for name, plan in plans.items()),
+        Candidate("ort fp32", "ort", graph, "onnxruntime", ours=False),
+        Candidate(
+            "ort quantize_static",
+            "ort",
+            _quantize_static(zoo.float_graph, images),
+            "onnxruntime",
+            ours=False,
+            int8=True,
+        ),
+        Candidate("ov f32", "ov", graph, "openvino", ours=False, hint="f32"),
+        Candidate("ov bf16", "ov", graph, "openvino", ours=False, hint="bf16"),
+        Candidate("ov nncf", "ov", _nncf(zoo.float_graph, images, ""), "openvino", ours=False, int8=True),
+        Candidate("ov nncf mixed", "ov", _nncf(zoo.float_graph, images, "mixed"), "openvino", ours=False, int8=True),
+        Candidate("torch.compile", "torch", _exported(zoo), "torch", ours=False),
     ]
-    return [_with_sqnr(candidate, shared, prepared) for candidate in made]
+    return [found for candidate in made if (found := _judged(candidate, zoo)) is not None]
 
 
-def load(candidate: Candidate) -> Call:
-    """A function of one batch (N, C, H, W), all with the same number of threads."""
-    if candidate.kind == "ort":
-        return _load_ort(candidate.path)
-    if candidate.kind == "ov":
-        return _load_openvino(candidate.path, candidate.hint)
-    from qzoo.engine import load as load_engine
-
-    engine = load_engine(candidate.path, threads=THREADS, allow_untrusted=True)  # built by _qzoo, in no store
-    return lambda batch: next(iter(engine.run({engine.record.inputs[0].name: batch}).values()))
-
-
-def _plan(model: str, target: str, samples: int) -> Plan:
-    options = Options(model=model, target=target, weights=_weights(model), calib_samples=samples)
-    return make_plan(options, Registry.load(), Store.default().home / "cache")
+def recipes(zoo: Zoo) -> list[Candidate]:
+    """qzoo's engines as the model's recipes say, one a runtime."""
+    made = []
+    for runtime in RUNTIMES:
+        options = replace(zoo.options, target=runtime)
+        plan = make_plan(options, Registry.load(), Store.default().home / "cache")
+        folder = zoo.folder / runtime
+        folder.mkdir(exist_ok=True)
+        lowered = plan.backend.lower(zoo.prepared.portable, plan.recipe, plan.target)
+        path, record, _ = build_engine(lowered, plan.recipe, plan.backend, plan.target, facts_of(plan), folder)
+        path.with_name(f"{path.name}.json").write_bytes(encode(record))
+        made.append(Candidate(f"qzoo {runtime}", "qzoo", str(path), runtime, ours=True, int8=True))
+    return [found for candidate in made if (found := _judged(candidate, zoo)) is not None]
 
 
-def _weights(model: str) -> str:
-    spec = Registry.load().model(model).spec
-    return "auto" if any(source.kind == "shipped" for source in spec.weights) else "random"
+def tuned(zoo: Zoo, batch: int) -> tuple[Candidate, list[dict[str, str | float | None]]]:
+    """The engine that --autotune keeps at a batch, and all that it measured."""
+    options = replace(zoo.options, target="auto", autotune="quick", batch_size=batch)
+    store = Store(zoo.folder / f"home-{batch}")
+    kept = autotune(options, Registry.load(), store)
+    record = kept.bundle.record
+    runtime = kept.plan.backend.name
+    quantized = kept.plan.recipe.quantized
+    candidate = Candidate("qzoo autotune", "qzoo", str(kept.bundle.engine), runtime, ours=True, int8=quantized)
+    found = _judged(replace(candidate, hint=f"{runtime} {record.precision}"), zoo)
+    if found is None:
+        raise RuntimeError(f"the engine that --autotune kept for {record.model} does not run")
+    tried = [
+        {
+            "target": one.target,
+            "precision": one.precision,
+            "variant": one.variant,
+            "latency_ms": one.latency_ms,
+            "sqnr_db": None if one.fidelity is None else one.fidelity.sqnr_db,
+            "kept": one.chosen,
+        }
+        for one in kept.bundle.measurement.candidates
+    ]
+    return found, tried
 
 
-def _quantize_static(graph: Path, images: list[NDArray[np.float32]]) -> Path:
+def _judged(candidate: Candidate, zoo: Zoo) -> Candidate | None:
+    """With its centred SQNR to the float network, and what it gets right; None, and why on stderr, if it can't run."""
+    images, names = zoo.prepared.held_out.images, zoo.plan.spec.outputs
+    try:
+        call = load(candidate)
+        parts = [[output.copy() for output in call(images[i : i + 8])] for i in range(0, len(images), 8)]
+    except Exception as error:  # a peer may fail in any way, and is then left out by name
+        if candidate.ours:
+            raise
+        print(f"{zoo.plan.spec.name}: {candidate.name} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+    outputs = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    decision = zoo.plan.spec.decision
+    scores, labels = decide(outputs, decision), zoo.prepared.held_out.labels
+    found = replace(candidate, sqnr_db=sqnr_db(decide(zoo.prepared.float_outputs, decision), scores))
+    if labels is None or not zoo.plan.trained:
+        return found
+    right = accuracy(scores, labels)
+    return replace(found, correct=right.correct, total=right.total)
+
+
+def _exported(zoo: Zoo) -> str:
+    network = load_network(zoo.plan.spec, zoo.plan.weights, next(batches_of(zoo.prepared.calibration))).network
+    example = torch.from_numpy(zoo.prepared.held_out.images[:2])
+    batch = torch.export.Dim("N", min=1, max=64)
+    out = zoo.folder / "float.pt2"
+    torch.export.save(torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},)), out)
+    return str(out)
+
+
+def _quantize_static(graph: Path, images: list[Array]) -> str:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._rest: Iterator[NDArray[np.float32]] = iter(images)
+            self._rest: Iterator[Array] = iter(images)
 
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, Array] | None:
             batch = next(self._rest, None)
             return None if batch is None else {"input": batch}
 
@@ -101,55 +170,17 @@ def _quantize_static(graph: Path, images: list[NDArray[np.float32]]) -> Path:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-    return out
+    return str(out)
 
 
-def _nncf(graph: Path, images: list[NDArray[np.float32]]) -> Path:
+def _nncf(graph: Path, images: list[Array], preset: str) -> str:
     import nncf
     import openvino
 
     singles = [image[None] for batch in images for image in batch]
-    quantized = nncf.quantize(openvino.Core().read_model(graph), nncf.Dataset(singles), subset_size=len(singles))
-    out = graph.with_name("nncf.xml")
+    chosen = {"preset": nncf.QuantizationPreset.MIXED} if preset else {}
+    model = openvino.Core().read_model(graph)
+    quantized = nncf.quantize(model, nncf.Dataset(singles), subset_size=len(singles), **chosen)
+    out = graph.with_name(f"nncf{preset}.xml")
     openvino.save_model(quantized, out, compress_to_fp16=False)
-    return out
-
-
-def _qzoo(plan: Plan, prepared: Prepared, folder: Path) -> Candidate:
-    folder.mkdir()
-    facts = Facts(
-        model=plan.spec.name,
-        preprocess=plan.spec.input.preprocess,
-        decision=plan.spec.decision,
-        labels=plan.inputs.labels,
-    )
-    lowered = plan.backend.lower(prepared.portable, plan.recipe, plan.target)
-    path, record, _ = build_engine(lowered, "int8", plan.backend, plan.target, facts, folder, plan.recipe.batch)
-    path.with_name(f"{path.name}.json").write_bytes(encode(record))
-    return Candidate(f"qzoo {plan.backend.name}", "qzoo", str(path), plan.backend.name, ours=True)
-
-
-def _with_sqnr(candidate: Candidate, plan: Plan, prepared: Prepared) -> Candidate:
-    call, images = load(candidate), prepared.held_out.images
-    outputs = np.concatenate([call(images[i : i + 8]).copy() for i in range(0, len(images), 8)])
-    float_scores = decide(prepared.float_outputs, plan.spec.decision)
-    return replace(candidate, sqnr_db=sqnr_db(float_scores, outputs))
-
-
-def _load_ort(path: str) -> Call:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = THREADS, 1, 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(None, {"input": batch})[0]
-
-
-def _load_openvino(path: str, hint: str) -> Call:
-    import openvino
-
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(THREADS)}
-    if hint:
-        config["INFERENCE_PRECISION_HINT"] = hint
-    request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
-    return lambda batch: request.infer({0: batch}, share_inputs=True)[0]
+    return str(out)

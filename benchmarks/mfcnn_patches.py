@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
-from candidates import Candidate
+from loading import Candidate
 from machine import machine
 from timing import time_in_processes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 import numpy as np
-from candidates import Candidate, load
+from loading import Candidate, load
 
 WARM_UP = 3
 PAUSE_S = 0.01
