@@ -379,7 +379,7 @@ def decode(data: bytes, kind: type[T], source: str | Path = "JSON") -> T:
 
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise IntegrityError(f"{source} is not a valid {kind.__name__}: {error}; rebuild or fetch it again") from error
 
 

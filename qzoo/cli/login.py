@@ -23,16 +23,28 @@ class LoginObject:
 @click.argument("registry")
 @click.option("-u", "--user", help="The user name. Default: it is asked for.")
 @click.option("--password-stdin", is_flag=True, help="Read the password, or an access token, from stdin.")
+@click.option(
+    "--token-service",
+    metavar="HOST",
+    help="Where else REGISTRY's tokens come from, if you know that: it is told the password too.",
+)
 @as_json
-def command(registry: str, user: str | None, password_stdin: bool, as_json: bool) -> None:  # noqa: FBT001 - click's flags
+def command(
+    registry: str,
+    user: str | None,
+    password_stdin: bool,  # noqa: FBT001 - click's flags
+    token_service: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Keep a user name and password for REGISTRY, host[:port] or https://host/path, and try them.
 
-    They are sent to that host and port only. The password is asked for or read from stdin, never an argument, which
-    others could see.
+    They are sent to that host and port only, unless --token-service names another. The password is asked for or read
+    from stdin, never an argument, which others could see.
 
     \b
     Examples:
       qzoo login registry.example.com -u me
+      qzoo login registry.example.com -u me --token-service auth.example.com
       qzoo login registry.example.com -u me --password-stdin --json < token
     """
     from qzoo.cli.logs import remark
@@ -42,14 +54,15 @@ def command(registry: str, user: str | None, password_stdin: bool, as_json: bool
     from qzoo.zoo.login import origin_at, try_login
 
     origin = origin_at(registry)
+    service = None if token_service is None else origin_at(token_service)
     name, password = _asked(user, password_stdin)
     checked = True
     try:
-        try_login(registry, name, password)
+        try_login(registry, name, password, service)
     except RemoteError as error:
         checked = False
         remark(f"kept without having been tried: {error}")
-    Credentials(Store.default().home).save(origin, name, password)
+    Credentials(Store.default().home).save(origin, name, password, service)
     if as_json:
         from qzoo.records import encode
 

@@ -202,7 +202,7 @@ def _holds(path: Path, data: bytes) -> bool:
 def _decode(data: bytes, kind: type[T], path: Path) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise IntegrityError(f"{path} is not a valid {kind.__name__}: {error}; remove it and build again") from error
 
 

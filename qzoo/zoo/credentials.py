@@ -21,6 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 class _Login:
     user: str
     password: str = field(repr=False)
+    service: str | None = None  # the origin of the registry's token service, where that is another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +60,22 @@ class Credentials:
         login = self._read().origins.get(origin)
         return None if login is None else (login.user, login.password)
 
+    def for_service(self, origin: str, service: str) -> tuple[str, str] | None:
+        """The same, to get a token for a registry's origin from a token service: its own, or the one that was named.
+
+        The registry says which service to ask. Would any login for that service do, a registry could have itself given
+        tokens for another.
+        """
+        login = self._read().origins.get(origin)
+        return None if login is None or service not in (origin, login.service) else (login.user, login.password)
+
     def origins(self) -> list[str]:
         """Where there is a login for."""
         return sorted(self._read().origins)
 
-    def save(self, origin: str, user: str, password: str) -> None:
+    def save(self, origin: str, user: str, password: str, service: str | None = None) -> None:
         """Keep a login; it replaces the origin's earlier one. Raises StoreError."""
-        self._change(lambda now: {**now, origin: _Login(user=user, password=password)})
+        self._change(lambda now: {**now, origin: _Login(user=user, password=password, service=service)})
 
     def forget(self, origin: str) -> bool:
         """Remove a login. False where there was none."""

@@ -103,14 +103,19 @@ def list_referrer(before: bytes | None, referrer: Referrer) -> bytes:
     return msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*others, own]})
 
 
-def stated_version(referrers: bytes | None) -> int:
-    """The highest version that a referrers' index states, whoever signed it; 0 without one. For `above`."""
+def stated_version(referrers: bytes | None, trust: TrustStore) -> int:
+    """The highest version that a referrers' index states by a trusted key; 0 without one. For `above`.
+
+    Others' don't count: anybody could state the highest version there is, and so end all pushes.
+    """
     versions = [0]
     for envelope in [] if referrers is None else _envelopes(referrers):
         try:
-            versions.append(unseal(envelope, IndexStatement)[0].version)
+            statement, key = unseal(envelope, IndexStatement)
         except SignatureError:
             continue  # whoever pushes puts a valid one in its place
+        if trust.state(key.id) == "trusted":
+            versions.append(statement.version)
     return max(versions)
 
 

@@ -56,6 +56,9 @@ class Logins(Protocol):
     def for_origin(self, origin: str) -> tuple[str, str] | None:
         """The user name and password for exactly this origin."""
 
+    def for_service(self, origin: str, service: str) -> tuple[str, str] | None:
+        """Those that a token service, by its origin, may be told to get a token for a registry's origin."""
+
 
 class Client:
     """Sends requests to one origin, and to wherever that redirects; credentials go to the origin only."""
@@ -176,18 +179,19 @@ class Client:
         return basic(*login)
 
     def _token(self, asked: dict[str, str], scope: str) -> str:
-        """A token from the service that a registry names, which gets its own origin's login or none."""
+        """A token from the service that a registry names; it is told the registry's login only if the user named it."""
         realm = asked.get("realm", "")
         origin = origin_of(realm)
         wanted = {"service": asked.get("service"), "scope": asked.get("scope") or scope or None}
         query = urlencode({key: value for key, value in wanted.items() if value})
-        login = self._logins.for_origin(origin) if self._logins else None
+        login = self._logins.for_service(self.origin, origin) if self._logins else None
         url = f"{realm}{'&' if urlsplit(realm).query else '?'}{query}" if query else realm
         with self._once("GET", url, {}, None, None if login is None else basic(*login)) as response:
             if response.status_code != 200:
+                service = "" if origin == self.origin else f" --token-service {origin}"
                 raise AuthenticationError(
-                    f"{origin} gives no token for {self.origin} ({response.status_code}); log in to it: "
-                    f"qzoo login {urlsplit(origin).netloc}"
+                    f"{origin} gives no token for {self.origin} ({response.status_code}); if that is where it should "
+                    f"come from, log in: qzoo login {self._host}{service}"
                 )
             return _token_in(read_document(response, self.origin), origin)
 

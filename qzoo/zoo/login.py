@@ -17,9 +17,13 @@ class _Untried:
 
     origin: str
     login: tuple[str, str]
+    service: str | None
 
     def for_origin(self, origin: str) -> tuple[str, str] | None:
         return self.login if origin == self.origin else None
+
+    def for_service(self, origin: str, service: str) -> tuple[str, str] | None:
+        return self.login if origin == self.origin and service in (origin, self.service) else None
 
 
 def origin_at(location: str) -> str:
@@ -32,9 +36,12 @@ def origin_at(location: str) -> str:
     raise UsageError(f"{location} is a folder; there is nothing to log in to")
 
 
-def try_login(location: str, user: str, password: str) -> None:
-    """Ask a registry or static tree with this login. Raises AuthenticationError where it is refused, or RemoteError."""
-    logins = _Untried(origin_at(location), (user, password))
+def try_login(location: str, user: str, password: str, service: str | None = None) -> None:
+    """Ask a registry or static tree with this login. Raises AuthenticationError where it is refused, or RemoteError.
+
+    `service` is the origin of its token service, where that is another.
+    """
+    logins = _Untried(origin_at(location), (user, password), service)
     remote = connect(location, logins)
     if isinstance(remote, Registry):
         remote.check()

@@ -21,6 +21,7 @@ from qzoo.zoo.merge import publish
 from qzoo.zoo.remote import Document, Remote
 from qzoo.zoo.signature import EMPTY_BLOB, sign_child
 from qzoo.zoo.transfer import Transfers, Unseen
+from qzoo.zoo.trust import TrustStore
 
 if TYPE_CHECKING:
     from qzoo.zoo.keys import PrivateKey
@@ -84,7 +85,9 @@ def push(
     put_empty(remote, name)
     parts = [_put_manifests(store, remote, name, bundle) for bundle in bundles]
     attest = (
-        None if key is None else partial(_attest, remote, Tagged(registry=remote.registry, name=name, tag=tag), key)
+        None
+        if key is None
+        else partial(_attest, remote, Tagged(registry=remote.registry, name=name, tag=tag), key, TrustStore(store.home))
     )
     index = publish(remote, name, tag, parts, attest)
     announce(remote, name, tag)
@@ -152,12 +155,14 @@ def _put_manifests(store: Store, remote: Remote, name: str, bundle: _Stored) -> 
     return part
 
 
-def _attest(remote: Remote, tagged: Tagged, key: PrivateKey, before: Document | None, index: Document) -> None:
+def _attest(
+    remote: Remote, tagged: Tagged, key: PrivateKey, trust: TrustStore, before: Document | None, index: Document
+) -> None:
     """State, signed, that the tag means `index` from now on, and no longer `before`."""
     place = referrers_tag(index.digest)
     listed = remote.find(tagged.name, place)
     older = None if before is None else remote.find(tagged.name, referrers_tag(before.digest))
-    above = max(stated_version(None if one is None else one.data) for one in (listed, older))
+    above = max(stated_version(None if one is None else one.data, trust) for one in (listed, older))
     referrer = sign_index(index.descriptor, tagged, key, above=above)
     remote.put_document(tagged.name, referrer.descriptor.digest, Document(referrer.manifest))
     data = list_referrer(None if listed is None else listed.data, referrer)

@@ -23,6 +23,7 @@ _LOCATION = re.compile(
 )
 PAGE = 1000
 """Tags or names that are asked for at once."""
+PAGES = 1000
 
 
 class Registry:
@@ -35,11 +36,12 @@ class Registry:
                 f"{location!r} is no registry; write host[:port][/prefix], oci-layout:DIR, or https://... for a tree "
                 "of files"
             )
-        self.location = self.registry = location.rstrip("/")
+        self.location = location.rstrip("/")
         address = match["host"].lower() + (f":{match['port']}" if match["port"] else "")
         plain = insecure or is_loopback(f"http://{address}")
         self.origin = origin_of(f"{'http' if plain else 'https'}://{address}")
         self._prefix = match["prefix"].lstrip("/")
+        self.registry = f"{address}{match['prefix']}"
         self._client = Client(self.origin, logins, insecure=insecure)
         self._backoff = Backoff()
 
@@ -121,7 +123,9 @@ class Registry:
     def _listed(self, path: str, field: str, scope: str) -> list[str] | None:
         found: list[str] = []
         url: str | None = f"{path}?n={PAGE}"
-        while url is not None:
+        for _ in range(PAGES + 1):
+            if url is None:
+                return found
             answer = self._asked("GET", url, expect=(200, 404), scope=scope)
             if answer.status == 404:
                 return None
@@ -129,7 +133,7 @@ class Registry:
             found += map(str, page)
             link = re.match(r'<([^>]+)>;\s*rel="?next"?', answer.link)
             url = self._client.resolved(answer.url, link[1]) if link and page else None
-        return found
+        raise RemoteError(f"{self.location} gives more than {PAGES} pages of {field}; name what you want")
 
     def _of(self, name: str) -> str:
         return f"{self.origin}/v2/{self._repository(name)}"

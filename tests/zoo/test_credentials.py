@@ -22,6 +22,16 @@ def test_a_login_is_for_exactly_its_origin(logins):
         assert logins.for_origin(other) is None
 
 
+def test_a_token_service_gets_a_registrys_login_only_if_it_was_named_for_it(logins):
+    logins.save(ORIGIN, "me", "secret", "https://auth.example.com")
+    logins.save("https://auth.example.com", "me", "other")
+    assert logins.for_service(ORIGIN, ORIGIN) == ("me", "secret")
+    assert logins.for_service(ORIGIN, "https://auth.example.com") == ("me", "secret")
+    assert logins.for_service(ORIGIN, "https://evil.org") is None
+    assert logins.for_service("https://evil.org", "https://auth.example.com") is None
+    assert logins.for_origin("https://auth.example.com") == ("me", "other")
+
+
 def test_only_the_owner_reads_the_file_also_after_it_was_changed(logins):
     for number in range(2):
         logins.save(f"{ORIGIN}:{number + 1}", "me", "secret")

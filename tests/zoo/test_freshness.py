@@ -116,10 +116,17 @@ def test_an_engines_signature_is_no_statement_of_a_tag(trust):
     assert check(json.dumps(document).encode(), OLD, trust) is None
 
 
-def test_a_newer_push_has_a_higher_version_even_where_its_clock_is_behind():
+def test_a_newer_push_has_a_higher_version_even_where_its_clock_is_behind(trust):
     before = stated(OLD, when=NOW)
-    later = stated(NEW, when=NOW - DAY, above=stated_version(before))
-    assert stated_version(later) == stated_version(before) + 1
+    later = stated(NEW, when=NOW - DAY, above=stated_version(before, trust))
+    assert stated_version(later, trust) == stated_version(before, trust) + 1
+
+
+def test_a_version_that_no_trusted_key_states_does_not_count_for_the_next_one(trust):
+    huge = stated(OLD, EVE, above=2**53 - 1)
+    assert stated_version(huge, trust) == 0
+    trust.trust(EVE.public, "eve")
+    assert stated_version(huge, trust) == 2**53
 
 
 def test_the_newest_of_several_statements_counts(trust):
@@ -129,7 +136,7 @@ def test_the_newest_of_several_statements_counts(trust):
     assert check(json.dumps(both).encode(), NEW, trust).version == int(NOW.timestamp())
 
 
-def test_what_others_list_for_the_index_stays_and_an_older_statement_is_replaced():
+def test_what_others_list_for_the_index_stays_and_an_older_statement_is_replaced(trust):
     foreign = {"mediaType": "x", "digest": f"sha256:{'9' * 64}", "size": 1, "artifactType": "application/spdx"}
     document = json.loads(stated(OLD))
     document["manifests"].insert(0, foreign)
@@ -137,7 +144,7 @@ def test_what_others_list_for_the_index_stays_and_an_older_statement_is_replaced
     listed = json.loads(renewed)["manifests"]
     assert listed[0] == foreign
     assert [one.get("artifactType") for one in listed] == ["application/spdx", FRESHNESS]
-    assert stated_version(renewed) == int((NOW + DAY).timestamp())
+    assert stated_version(renewed, trust) == int((NOW + DAY).timestamp())
 
 
 def test_a_referrer_is_a_manifest_with_the_index_as_its_subject():

@@ -25,14 +25,17 @@ BASIC = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 
 
 class Logins:
-    """Credentials for some origins; notes which were asked for."""
+    """Credentials for some origins, which may go to one token service; notes which were asked for."""
 
     def __init__(self, **origins: tuple[str, str]) -> None:
-        self.origins, self.asked = origins, []
+        self.origins, self.asked, self.service = origins, [], ""
 
     def for_origin(self, origin: str) -> tuple[str, str] | None:
         self.asked.append(origin)
         return self.origins.get(origin)
+
+    def for_service(self, origin: str, service: str) -> tuple[str, str] | None:
+        return self.for_origin(origin) if service in (origin, self.service) else None
 
 
 def login_for(location: str, password: str = PASSWORD) -> Logins:
@@ -268,7 +271,7 @@ def test_an_upload_to_another_origin_gets_no_login(open_registry, prefix, path):
 
 
 @pytest.mark.parametrize("field", ["token", "access_token"])
-def test_a_token_is_fetched_with_the_token_services_own_login_and_sent_to_the_registry_only(
+def test_a_token_is_fetched_with_the_registrys_login_where_the_user_named_the_service_and_sent_to_the_registry_only(
     open_registry, prefix, field, path
 ):
     connect(prefix).put_blob("net", BLOB, path, nothing)
@@ -276,7 +279,9 @@ def test_a_token_is_fetched_with_the_token_services_own_login_and_sent_to_the_re
     with faulty(lambda _: Answer(200, {}, json.dumps({field: "abc.def"}).encode())) as service:
         scheme = f'Bearer realm="{service.url}/token",service="zoo",scope="repository:{repository}/net:pull"'
         with faulty(challenging(upstream(open_registry.location), scheme)) as front:
-            remote = connect(f"{front.location}/{repository}", login_for(service.location))
+            logins = login_for(front.location)
+            logins.service = service.url
+            remote = connect(f"{front.location}/{repository}", logins)
             assert read(remote) == DATA
             assert read(remote, 100) == DATA[100:]
             assert [one.headers.get("Authorization") for one in front.asked] == [
@@ -289,6 +294,15 @@ def test_a_token_is_fetched_with_the_token_services_own_login_and_sent_to_the_re
         assert asked.path == f"/token?service=zoo&scope=repository%3A{repository}%2Fnet%3Apull".replace(
             "/net", "%2Fnet"
         )
+
+
+def test_a_registry_gets_no_token_that_another_ones_login_would_give(open_registry):
+    """A registry that names another's token service, to be handed what that gives this user."""
+    with faulty(lambda _: Answer(200, {}, b'{"token":"abc"}')) as service:
+        scheme = f'Bearer realm="{service.url}/token",service="another"'
+        with faulty(challenging(upstream(open_registry.location), scheme)) as front:
+            connect(front.location, login_for(service.location)).find("net", "int8")
+        assert [one.headers.get("Authorization") for one in service.asked] == [None]
 
 
 def test_the_registrys_login_does_not_go_to_a_token_service_elsewhere(open_registry):
