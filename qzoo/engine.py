@@ -12,7 +12,7 @@ import numpy as np
 from qzoo.errors import UsageError
 from qzoo.graph.contained import check_contained
 from qzoo.measure import decide, softmax
-from qzoo.records import EngineRecord
+from qzoo.records import EngineRecord, LayerTime
 from qzoo.registry import Registry
 from qzoo.store import EngineFile, Store, locate, verify_file
 from qzoo.zoo.gate import admit
@@ -54,6 +54,10 @@ class LoadedEngine:
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Run one batch of named inputs."""
         return self._engine.run(inputs)
+
+    def profile(self, inputs: Mapping[str, NDArray[np.float32]], rounds: int) -> tuple[LayerTime, ...] | None:
+        """Each layer's time on one batch, over `rounds` calls; None where the runtime doesn't tell it."""
+        return self._engine.profile(inputs, rounds)
 
     def classify(self, image: Path, top: int = 5) -> list[Guess]:
         """The `top` most probable classes of an image file. Raises DataUnavailable if it can't be read."""

@@ -123,6 +123,7 @@ class EngineRecord:
     labels: tuple[str, ...]
     max_batch: int
     graph_sha256: str | None = None  # of the lowered graph it was built from
+    layers_sha256: str | None = None  # of layers.json, where its runtime tells them
     schema: Literal[1] = 1
 
 

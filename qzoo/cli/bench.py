@@ -24,6 +24,7 @@ class BenchObject:
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images per call.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: the runtime's own choice.")
 @click.option("--duration", default=10.0, show_default=True, help="Seconds, for all engines together.")
+@click.option("--layers", is_flag=True, help="Also each layer's time, where the runtime tells it (TensorRT).")
 @allow_untrusted
 @plugin_dirs
 @as_json
@@ -33,7 +34,8 @@ def command(
     batch_size: int,
     threads: int | None,
     duration: float,
-    allow_untrusted: bool,  # noqa: FBT001 - click's flags
+    layers: bool,  # noqa: FBT001 - click's flags
+    allow_untrusted: bool,  # noqa: FBT001
     plugin_dirs: tuple[Path, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
@@ -56,13 +58,30 @@ def command(
         for target in targets or (None,)
     ]
     with shown() as progress:
-        times = bench(loaded, batch_size=batch_size, threads=threads, seconds=duration, progress=progress)
+        times = bench(
+            loaded, batch_size=batch_size, threads=threads, seconds=duration, progress=progress, layers=layers
+        )
     if as_json:
         from qzoo.records import encode
 
         click.echo(encode(BenchObject(engines=times)), nl=False)
         return
-    click.echo("\n".join(_lines(times)))
+    click.echo("\n".join([*_lines(times), *(_layer_lines(times) if layers else [])]))
+
+
+def _layer_lines(times: tuple[EngineTimes, ...]) -> list[str]:
+    from qzoo.report import aligned
+
+    lines = []
+    for one in times:
+        name = f"{one.model} {one.precision} {one.target}"
+        if one.layers is None:
+            lines += ["", f"{name}: its runtime tells no layer's time"]
+            continue
+        rows = [("layer", "median", "of all")]
+        rows += [(layer.name, f"{layer.median_ms:.4f} ms", f"{layer.percentage:.1f} %") for layer in one.layers]
+        lines += ["", f"{name}, layer by layer", *aligned(rows)]
+    return lines
 
 
 def _lines(times: tuple[EngineTimes, ...]) -> list[str]:

@@ -180,6 +180,7 @@ def build_engine(
         labels=facts.labels,
         max_batch=recipe.batch.max,
         graph_sha256=digest_of(graph),
+        layers_sha256=None if layers is None else digest_of(encode(layers)),
     )
     return Built(path, record, layers)
 

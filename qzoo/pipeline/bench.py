@@ -7,11 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qzoo.engine import LoadedEngine
 from qzoo.errors import UsageError
 from qzoo.measure import latency_ratio, timings
 from qzoo.pipeline.progress import Progress
+from qzoo.records import LayerTime
+
+PROFILED = 20
+"""Calls in which layers are timed; each is slower than one without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +24,7 @@ class EngineTimes:
     """One engine's figures: milliseconds per call, images per second.
 
     `ratio` is the median of its latency to the first engine's over the rounds, `ratio_ci95` its 95 % interval; None
-    for the first itself.
+    for the first itself. `layers`: each layer's time, where it was asked for and the runtime tells it.
     """
 
     engine: str
@@ -35,10 +40,17 @@ class EngineTimes:
     images_per_second: float
     ratio: float | None
     ratio_ci95: tuple[float, float] | None
+    layers: tuple[LayerTime, ...] | None = None
 
 
 def bench(
-    engines: Sequence[LoadedEngine], *, batch_size: int, threads: int | None, seconds: float, progress: Progress
+    engines: Sequence[LoadedEngine],
+    *,
+    batch_size: int,
+    threads: int | None,
+    seconds: float,
+    progress: Progress,
+    layers: bool = False,
 ) -> tuple[EngineTimes, ...]:
     """Time engines, interleaved round by round in a random order, for `seconds` in all.
 
@@ -69,12 +81,17 @@ def bench(
                 images_per_second=round(1000 * batch_size / median, 1),
                 ratio=ratio,
                 ratio_ci95=interval,
+                layers=engine.profile(_batch(engine, batch_size), PROFILED) if layers else None,
             )
         )
     return tuple(rows)
 
 
 def _call(engine: LoadedEngine, batch_size: int) -> Callable[[], object]:
+    batch = _batch(engine, batch_size)
+    return lambda: engine.run(batch)
+
+
+def _batch(engine: LoadedEngine, batch_size: int) -> dict[str, NDArray[np.float32]]:
     info = engine.record.inputs[0]
-    batch = np.random.default_rng(0).standard_normal((batch_size, *info.shape), dtype=np.float32)
-    return lambda: engine.run({info.name: batch})
+    return {info.name: np.random.default_rng(0).standard_normal((batch_size, *info.shape), dtype=np.float32)}

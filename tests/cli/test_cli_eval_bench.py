@@ -96,3 +96,9 @@ def test_bench_of_a_reference_takes_several_targets(qzoo, built, bundles):
 def test_bench_refuses_what_makes_no_sense(qzoo, built, words, message):
     ended = qzoo("bench", "resnet20:int8", *words)
     assert (ended.code, message in ended.err) == (2, True)
+
+
+def test_layers_of_a_runtime_that_times_none_are_said_to_be_missing(qzoo, built):
+    ended = qzoo("bench", "resnet20:int8", "--target", "onnxruntime", "--duration", "0.1", "--layers")
+    assert ended.code == 0
+    assert ended.out.splitlines()[-1].endswith("its runtime tells no layer's time")

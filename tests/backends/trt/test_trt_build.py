@@ -12,7 +12,7 @@ from qzoo.backends.trt.sdk import load_sdk
 from qzoo.backends.trt.settings import Settings, build_for, configure
 from qzoo.errors import TargetError, TargetUnsupported, UsageError
 from qzoo.pipeline.assemble import serialize
-from qzoo.records import digest_of, file_digest
+from qzoo.records import digest_of, encode, file_digest
 from qzoo.spec import BatchProfile, Recipe
 
 FIXED = BatchProfile(min=8, opt=8, max=8)
@@ -53,6 +53,7 @@ def test_the_record_says_what_it_is_built_from_and_for(rtx, built, portable):
     assert record.max_batch == 32
     assert record.graph_sha256 == digest_of(serialize(lowered))
     assert record.sha256 == file_digest(built.path)
+    assert record.layers_sha256 == digest_of(encode(built.layers))
 
 
 def test_a_fixed_batch_gives_the_same_bytes_again(build):

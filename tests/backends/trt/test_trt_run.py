@@ -11,9 +11,13 @@ from gpu_stand_in import LARGEST, Doubling, Runtime, StandInSdk
 
 from qzoo.backends.trt.cuda import Buffer, Cuda
 from qzoo.backends.trt.gpu import cuda_runtime, why_no_gpu
-from qzoo.backends.trt.run import Session, Tensor, layer_times, read_plan
-from qzoo.errors import IntegrityError, TargetError
-from qzoo.records import digest_of
+from qzoo.backends.trt.run import Session, Tensor, TrtEngine, layer_times, read_plan
+from qzoo.engine import LoadedEngine
+from qzoo.errors import IntegrityError, TargetError, UsageError
+from qzoo.pipeline.bench import bench
+from qzoo.pipeline.progress import Silent
+from qzoo.records import EngineRecord, Target, TensorInfo, digest_of
+from qzoo.spec import Preprocess
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -146,3 +150,38 @@ def test_a_flipped_byte_is_found_before_a_gpu_is_looked_for(rtx, built, tmp_path
 def test_without_a_gpu_cuda_itself_says_why():
     with pytest.raises(TargetError, match=r"CUDA: cudaStreamCreate failed with cudaError"):
         Cuda(cuda_runtime())
+
+
+RECORD = EngineRecord(
+    model="doubling",
+    precision="fp32",
+    target=Target(runtime="tensorrt", isa="sm89", version="11.0"),
+    sha256=digest_of(b"plan"),
+    size_bytes=4,
+    config={},
+    inputs=(TensorInfo(name="input", shape=(3,), dtype="float32"),),
+    outputs=(TensorInfo(name="output", shape=(3,), dtype="float32"),),
+    preprocess=Preprocess(mode="L", resize=3, crop=3, mean=(0.0,), std=(1.0,)),
+    decision="argmax",
+    labels=("a", "b", "c"),
+    max_batch=LARGEST,
+)
+
+
+def test_an_engine_takes_the_batches_of_its_record_and_no_others():
+    engine = TrtEngine(session(), RECORD)
+    np.testing.assert_array_equal(engine.run({"input": X})["output"], 2 * X)
+    with pytest.raises(UsageError, match="has a batch of 5; the engine takes 1 to 4"):
+        engine.run({"input": np.zeros((5, 3), np.float32)})
+
+
+def test_bench_has_percentiles_throughput_and_with_layers_each_layers_time():
+    loaded = LoadedEngine(TrtEngine(session(), RECORD), Path("engine.plan"))
+    plain, full = (
+        bench([loaded], batch_size=2, threads=None, seconds=0.01, progress=Silent(), layers=layers)[0]
+        for layers in (False, True)
+    )
+    assert plain.layers is None
+    assert 0 < full.median_ms <= full.p90_ms <= full.p99_ms
+    assert full.images_per_second > 0
+    assert [(layer.name, layer.calls) for layer in full.layers] == [("double", 20), ("copy", 20)]
