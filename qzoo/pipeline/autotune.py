@@ -86,14 +86,14 @@ def autotune(
     `float_groups` in float, and the float precisions; "full" all combinations of these. Latencies in
     `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
     """
-    shown = progress or Silent()
+    shown, cache = progress or Silent(), TimingCache.read(options.timing_cache)
     plans = _plans(options, registry, store, shown)
     graphs = prepare(plans[0], shown)
     images = graphs.compared or read_compared(plans[0], shown)
     level = str(options.autotune)
     variants = _distinct([variant for plan in plans for variant in _variants(plan, graphs, level)], graphs)
     with TemporaryDirectory(prefix="qzoo-") as folder:
-        trials = _measured(_run(variants, graphs, images, Path(folder), shown), images, options, shown)
+        trials = _measured(_run(variants, graphs, images, Path(folder), shown), images, options, cache, shown)
         chosen = _choose(trials, plans[0])
     records = tuple(_record(trial, trial is chosen) for trial in trials)
     plan = replace(
@@ -233,9 +233,10 @@ def _key(variant: _Variant, lowered: ir.Model) -> str:
     return digest_of((str(plan.target), plan.target.version, cpu_name(), threads, batch, config, serialize(lowered)))
 
 
-def _measured(trials: list[_Trial], images: Images, options: Options, progress: Progress) -> list[_Trial]:
+def _measured(
+    trials: list[_Trial], images: Images, options: Options, cache: TimingCache, progress: Progress
+) -> list[_Trial]:
     """The trials with their latencies: those of the cache, and the others', measured side by side."""
-    cache = TimingCache.read(options.timing_cache)
     calls = {
         trial.key: partial(trial.engine.run, _batch(trial, images.images[0]))
         for trial in trials
