@@ -8,6 +8,7 @@ import click
 
 from qzoo.cli import remotes
 from qzoo.cli.options import as_json
+from qzoo.cli.terminal import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,4 +53,4 @@ def command(registry: str | None, insecure: bool, as_json: bool) -> None:  # noq
 
     rows = [("reference", "targets"), *((one.reference, ", ".join(one.targets)) for one in found)]
     lines = [line.removeprefix("  ") for line in aligned(rows)]
-    click.echo("\n".join(lines) if found else f"{remote.location} holds nothing yet")
+    click.echo(plain("\n".join(lines)) if found else f"{remote.location} holds nothing yet")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import click
 
+from qzoo.cli.terminal import plain
+
 LOGGER = logging.getLogger("qzoo")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _QUIET, _VERBOSE = "qzoo.quiet", "qzoo.verbose"
@@ -60,7 +62,7 @@ class _Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._meta.get(_QUIET) and not self._meta.get(_VERBOSE):
-            click.echo(f"qzoo: {record.getMessage()}", err=True)
+            click.echo(f"qzoo: {plain(record.getMessage())}", err=True)
 
 
 @contextmanager

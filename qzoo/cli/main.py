@@ -8,6 +8,7 @@ import click
 
 from qzoo.cli import defaults
 from qzoo.cli.group import Verbs
+from qzoo.cli.terminal import plain
 from qzoo.errors import QzooError
 
 VERBS = {
@@ -79,7 +80,7 @@ def entry() -> None:
         tables = defaults.read(defaults.path(), VERBS)
         cli.main(prog_name="qzoo", complete_var="_QZOO_COMPLETE", standalone_mode=False, default_map=tables)
     except QzooError as error:
-        click.echo(f"qzoo: {error}", err=True)
+        click.echo(f"qzoo: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

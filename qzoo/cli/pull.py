@@ -11,6 +11,7 @@ import click
 
 from qzoo.cli import remotes
 from qzoo.cli.options import as_json, complete_targets, load_registry, plugin_dirs
+from qzoo.cli.terminal import plain
 
 if TYPE_CHECKING:
     from qzoo.errors import QzooError
@@ -134,7 +135,7 @@ def _asked(error: QzooError) -> bool:
     """Whether the user, where one is there, wants an engine built."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    click.echo(f"qzoo: {error}", err=True)
+    click.echo(f"qzoo: {plain(str(error))}", err=True)
     return click.confirm("Build one from the portable graph?", default=True, err=True)
 
 

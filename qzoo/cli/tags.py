@@ -8,6 +8,7 @@ import click
 
 from qzoo.cli import remotes
 from qzoo.cli.options import as_json
+from qzoo.cli.terminal import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +48,4 @@ def command(name: str, registry: str | None, insecure: bool, as_json: bool) -> N
 
         click.echo(encode(TagsObject(registry=remote.location, name=name, tags=tags)), nl=False)
         return
-    click.echo("\n".join(f"{name}:{tag}" for tag in tags))
+    click.echo(plain("\n".join(f"{name}:{tag}" for tag in tags)))

@@ -379,10 +379,17 @@ class Store:
 
     def _checked_out(self, bundle_id: str, descriptor: Descriptor) -> Bundle:
         place = self._place(bundle_id)
-        if not (place / MANIFEST).is_file():
+        if not self._is_of(place, descriptor):
             with self._lock():
                 self._restore(place, descriptor)
         return Bundle.open(place)
+
+    def _is_of(self, place: Path, descriptor: Descriptor) -> bool:
+        """Whether a bundle's directory is this one's: others may have its id, with other measurements or engines."""
+        if not (place / MANIFEST).is_file():
+            return False
+        files = self.layout.files_of(descriptor)
+        return all(_is_file(place / name, files[name].sha256) for name in (MANIFEST, MEASUREMENT))
 
     def _place(self, bundle_id: str) -> Path:
         if not is_sha256(bundle_id):

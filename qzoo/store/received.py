@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qzoo.errors import IntegrityError
 from qzoo.records import Manifest, decode, digest_of
 from qzoo.store.bundle import MANIFEST, MEASUREMENT, check_names
 from qzoo.store.layout import BUNDLE_ID, TARGET, Descriptor, Layout
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def check_received(layout: Layout, child: Descriptor, files: Mapping[str, Descriptor]) -> None:
@@ -20,6 +23,9 @@ def check_received(layout: Layout, child: Descriptor, files: Mapping[str, Descri
     data = layout.read(files[MANIFEST])
     manifest = decode(data, Manifest, source)
     check_names(manifest, source)
+    for name, file in files.items():
+        if name.endswith(".json"):
+            _check_printable(layout, name, file)
     # of the inputs as they are written: another version of qzoo may know more or fewer of them
     bundle_id = digest_of(decode(data, dict[str, Any], source)["inputs"])
     expected = {"id": bundle_id, BUNDLE_ID: bundle_id, TARGET: str(manifest.inputs.target)}
@@ -36,3 +42,24 @@ def check_received(layout: Layout, child: Descriptor, files: Mapping[str, Descri
             )
     if MEASUREMENT not in files:
         raise IntegrityError(f"{child.digest} has no {MEASUREMENT}; ask who publishes it to push it again")
+
+
+def _check_printable(layout: Layout, name: str, file: Descriptor) -> None:
+    """What is shown of a bundle is shown on terminals, which take control characters for orders."""
+    path = layout.blob_path(file.sha256)
+    odd = next((text for text in _texts(decode(layout.read(file), Any, path)) if _CONTROL.search(text)), None)
+    if odd is not None:
+        raise IntegrityError(f"{name}, {path}, has control characters in {odd[:80]!r}; don't use it")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every string of a JSON value, the keys too."""
+    queue = [value]
+    while queue:
+        one = queue.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            queue += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            queue += one

@@ -103,8 +103,8 @@ def list_referrer(before: bytes | None, referrer: Referrer) -> bytes:
     return msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*others, own]})
 
 
-def stated_version(referrers: bytes | None, trust: TrustStore) -> int:
-    """The highest version that a referrers' index states by a trusted key; 0 without one. For `above`.
+def stated_version(referrers: bytes | None, trust: TrustStore, own: PublicKey) -> int:
+    """The highest version that a referrers' index states by one's own or a trusted key; 0 without one. For `above`.
 
     Others' don't count: anybody could state the highest version there is, and so end all pushes.
     """
@@ -114,7 +114,7 @@ def stated_version(referrers: bytes | None, trust: TrustStore) -> int:
             statement, key = unseal(envelope, IndexStatement)
         except SignatureError:
             continue  # whoever pushes puts a valid one in its place
-        if trust.state(key.id) == "trusted":
+        if key == own or trust.state(key.id) == "trusted":
             versions.append(statement.version)
     return max(versions)
 

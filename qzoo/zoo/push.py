@@ -162,7 +162,7 @@ def _attest(
     place = referrers_tag(index.digest)
     listed = remote.find(tagged.name, place)
     older = None if before is None else remote.find(tagged.name, referrers_tag(before.digest))
-    above = max(stated_version(None if one is None else one.data, trust) for one in (listed, older))
+    above = max(stated_version(None if one is None else one.data, trust, key.public) for one in (listed, older))
     referrer = sign_index(index.descriptor, tagged, key, above=above)
     remote.put_document(tagged.name, referrer.descriptor.digest, Document(referrer.manifest))
     data = list_referrer(None if listed is None else listed.data, referrer)

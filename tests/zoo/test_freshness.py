@@ -118,15 +118,16 @@ def test_an_engines_signature_is_no_statement_of_a_tag(trust):
 
 def test_a_newer_push_has_a_higher_version_even_where_its_clock_is_behind(trust):
     before = stated(OLD, when=NOW)
-    later = stated(NEW, when=NOW - DAY, above=stated_version(before, trust))
-    assert stated_version(later, trust) == stated_version(before, trust) + 1
+    later = stated(NEW, when=NOW - DAY, above=stated_version(before, trust, ALICE.public))
+    assert stated_version(later, trust, ALICE.public) == stated_version(before, trust, ALICE.public) + 1
 
 
 def test_a_version_that_no_trusted_key_states_does_not_count_for_the_next_one(trust):
     huge = stated(OLD, EVE, above=2**53 - 1)
-    assert stated_version(huge, trust) == 0
+    assert stated_version(huge, trust, ALICE.public) == 0
+    assert stated_version(huge, trust, EVE.public) == 2**53
     trust.trust(EVE.public, "eve")
-    assert stated_version(huge, trust) == 2**53
+    assert stated_version(huge, trust, ALICE.public) == 2**53
 
 
 def test_the_newest_of_several_statements_counts(trust):
@@ -144,7 +145,7 @@ def test_what_others_list_for_the_index_stays_and_an_older_statement_is_replaced
     listed = json.loads(renewed)["manifests"]
     assert listed[0] == foreign
     assert [one.get("artifactType") for one in listed] == ["application/spdx", FRESHNESS]
-    assert stated_version(renewed, trust) == int((NOW + DAY).timestamp())
+    assert stated_version(renewed, trust, ALICE.public) == int((NOW + DAY).timestamp())
 
 
 def test_a_referrer_is_a_manifest_with_the_index_as_its_subject():
