@@ -268,9 +268,11 @@ class Candidate:
     """An engine that `--autotune` looked at, on calibration images that no range was made from.
 
     `variant` says how it differs from the recipe: "as the recipe says", "depthwise in float", ... `latency_ms` is the
-    median of a call at the profile's opt batch; None where the engine failed, for the `reason` given.
+    median of a call at the profile's opt batch; None where the engine failed, for the `reason` given. `key` is what a
+    timing cache has it by.
     """
 
+    key: str
     target: str
     precision: Precision
     variant: str

@@ -285,6 +285,7 @@ def _lost_too_much(trial: _Trial, trials: list[_Trial]) -> bool:
 def _record(trial: _Trial, chosen: bool) -> Candidate:  # noqa: FBT001
     plan = trial.variant.plan
     return Candidate(
+        key=trial.key,
         target=str(plan.target),
         precision=plan.recipe.precision,
         variant=trial.variant.name,

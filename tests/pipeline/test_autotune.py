@@ -45,11 +45,9 @@ def first(tiny, store, timings):
 @pytest.fixture
 def retuned(first, tiny, store, timings, tmp_path):
     """Tune again as if these candidates, by precision and variant, had taken so long, and all others 100 ms."""
-    # the cache is by digest: which candidate each stands for is known by its latency
     kept = json.loads(timings.read_text())["median_ms"]
-    key_of = {latency: key for key, latency in kept.items()}
-    assert len(key_of) == len(kept)
-    keys = {(one.precision, one.variant): key_of[one.latency_ms] for one in first.bundle.measurement.candidates}
+    keys = {(one.precision, one.variant): one.key for one in first.bundle.measurement.candidates}
+    assert sorted(keys.values()) == list(kept)
 
     def tune(latencies, **options):
         path = tmp_path / "edited.json"
