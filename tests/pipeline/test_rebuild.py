@@ -22,6 +22,7 @@ from qzoo.data.sampler import choose
 from qzoo.errors import IntegrityError
 from qzoo.pipeline import rebuild
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
+from qzoo.records import FileEntry, digest_of
 from qzoo.store import Bundle, Store
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -103,6 +104,7 @@ import json, sys
 from pathlib import Path
 from qzoo.pipeline import rebuild
 from qzoo.registry import Registry
+from qzoo.records import FileEntry, digest_of
 from qzoo.store import Bundle, Store
 new = rebuild(Bundle.open(Path(sys.argv[1])), Registry.load(env={}), Store(Path(sys.argv[2])))
 heavy = [name for name in ("torch", "torchvision", "onnxscript", "pytorch_quantization") if name in sys.modules]
@@ -145,3 +147,22 @@ def test_for_another_instruction_set_it_is_another_bundle_with_weights_that_do_n
     stored = {one.name: one for one in onnx.load(new.path / "lowered.onnx").graph.initializer}
     weights = [onnx.numpy_helper.to_array(one) for one in stored.values() if one.data_type == onnx.TensorProto.INT8]
     assert max(int(np.abs(array.astype(np.int16)).max()) for array in weights) == 63
+
+
+def test_a_portable_graph_that_would_read_another_file_is_refused_though_its_digest_is_right(
+    elsewhere, registry, store, tmp_path
+):
+    (tmp_path / "secret").write_bytes(bytes(1 << 20))
+    graph = onnx.load(elsewhere.path / "portable.onnx")
+    tensor = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    data = graph.SerializeToString()
+    (elsewhere.path / "portable.onnx").unlink()
+    (elsewhere.path / "portable.onnx").write_bytes(data)
+    entry = FileEntry(sha256=digest_of(data), size_bytes=len(data))
+    manifest = replace(elsewhere.manifest, files={**elsewhere.manifest.files, "portable.onnx": entry})
+    with pytest.raises(IntegrityError, match=r"in another file \(\.\./secret\)"):
+        rebuild(Bundle(elsewhere.path, manifest), registry, store)
+    assert store.list() == []
