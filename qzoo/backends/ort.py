@@ -54,7 +54,7 @@ class OnnxRuntime(Backend):
 
         Convolutions whose result is not quantized stay in float: there is no integer kernel for them.
         """
-        from qzoo.graph import grids, groups, lower, unfused
+        from qzoo.graph import bounded, grids, groups, lower, unfused
 
         passes = [
             lower.keep_roles(recipe.roles),
@@ -64,6 +64,7 @@ class OnnxRuntime(Backend):
             grids.round_once,
             lower.quantize_before_moves,
             lower.unsigned_non_negative,
+            bounded.shift_bounded,
             lower.offset_signed,
             lower.absorb_clamps,
             unfused.float_unfused,

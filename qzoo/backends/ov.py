@@ -65,7 +65,7 @@ class OpenVINO(Backend):
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """uint8 with zero point 0 after a ReLU, else 128. Raises GraphError."""
-        from qzoo.graph import grids, groups, lower, pooling
+        from qzoo.graph import bounded, grids, groups, lower, pooling
 
         passes = [
             lower.keep_roles(recipe.roles),
@@ -76,6 +76,7 @@ class OpenVINO(Backend):
             lower.quantize_before_moves,
             pooling.pool_maxima,
             lower.unsigned_non_negative,
+            bounded.shift_bounded,
             lower.offset_signed,
             lower.absorb_clamps,
         ]
