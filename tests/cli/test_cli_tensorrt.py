@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -136,3 +139,29 @@ def test_doctor_says_what_each_flavour_can_do_here(qzoo, registry):
             probe.reason,
         )
         assert states[name]["precisions"] == (["fp32", "fp16", "int8", "int8+fp16"] if probe.builds else [])
+
+
+def pictures(folder: Path) -> Path:
+    """Twenty pictures of nothing: enough to calibrate a network with random weights."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(20):
+        small = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+def test_all_53_convolutions_of_resnet50_are_planned_in_int8(qzoo, registry, tmp_path):
+    if not registry.backend("tensorrt-rtx").probe().builds:
+        pytest.skip(f"tensorrt-rtx: {registry.backend('tensorrt-rtx').probe().reason}")
+    made = ("--weights", "random", "--data", pictures(tmp_path / "pictures"), "--calib-samples", "8")
+    built = qzoo("build", "resnet50", *made, "--target", "tensorrt-rtx", "--gpu", "sm89", "--batch", "1:8:32", "-q")
+    assert built.code == 0
+    found = qzoo("info", "resnet50:int8", "--layers", "--json").json
+    convolutions = [one for one in found["layers"]["operators"] if one["operator"] == "Conv"]
+    assert [one["dtype"] for one in convolutions] == ["Int8"] * 53
+    summed = [layer for layer in found["layers"]["layers"] if any("node_add" in node for node in layer["nodes"])]
+    assert len(summed) == 16
+    assert {tensor["dtype"] for layer in summed for tensor in layer["outputs"]} == {"Int8"}
+    assert found["record"]["layers_sha256"] == found["manifest"]["files"]["layers.json"]["sha256"]
+    assert found["measurement"]["verified"] == "planned"

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import qzoo
+from qzoo.backends.trt.backend import TensorRTRTX
 from qzoo.data.digits import Digits
 from qzoo.data.files import open_image
 from qzoo.data.preprocess import apply
 from qzoo.graph.edit import pairs
 from qzoo.pipeline import rebuild
+from qzoo.pipeline.assemble import serialize
 from qzoo.pipeline.evaluate import Sampling, evaluate_engine
 from qzoo.pipeline.progress import Silent
 from qzoo.quant.fuse import fold_batchnorm
@@ -364,3 +366,16 @@ def test_the_command_builds_a_verified_bundle_and_runs_it(mfcnn_home, mfcnn_bund
     command = [QZOO, "run", built["engine"], tmp_path / "digit.png", "--json"]
     ran = json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
     assert ran["results"][0]["classes"][0]["index"] == sample.label
+
+
+def test_tensorrt_plans_every_convolution_in_int8_but_those_that_stay_in_float(portable, tmp_path):
+    rtx = TensorRTRTX()
+    if not rtx.probe().builds:
+        pytest.skip(f"tensorrt-rtx: {rtx.probe().reason}")
+    recipe, target = SPEC.recipe("tensorrt-rtx", "int8", rtx.roles), rtx.target_for("sm89")
+    lowered = serialize(rtx.lower(portable, recipe, target))
+    table = rtx.build(lowered, {**rtx.fixed(target, recipe), "batch": "1:8:32"}, tmp_path / "engine")
+    quantized = {str(node.name) for node in portable.graph if node.op_type == "Conv" and node.inputs[1].producer()}
+    assert {one.node for one in table.operators if one.operator == "Conv" and one.dtype == "Int8"} == quantized
+    assert table.coverage("Conv") == (16, 20)  # not the two that read the image, nor the two of spatial attention
+    assert table.coverage("Gemm") == (2, 2)
