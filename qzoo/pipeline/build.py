@@ -22,7 +22,7 @@ from qzoo.pipeline.assemble import (
 )
 from qzoo.pipeline.gates import check_accuracy, check_engine, check_export, check_finite
 from qzoo.pipeline.plan import COMPARE, Autotune, Options, Plan, make_plan
-from qzoo.pipeline.progress import Progress, Silent
+from qzoo.pipeline.progress import Clocked, Progress, Silent
 from qzoo.records import Accuracy, Candidate, Fidelity, FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
 from qzoo.spec import AUTO, BatchProfile, BuilderSettings, Placement, Precision
@@ -150,8 +150,8 @@ def build_one(
         prepared[key] = prepare(plan, progress)
     graphs = prepared[key]
     images = graphs.held_out.images
-    facts = facts_of(plan)
-    export_fidelity, portable_outputs = _check_export(plan, graphs, progress)
+    facts, clocked = facts_of(plan), Clocked(progress)
+    export_fidelity, portable_outputs = _check_export(plan, graphs, clocked)
     engine = assemble(
         graphs.portable,
         plan.recipe,
@@ -160,18 +160,19 @@ def build_one(
         facts,
         images,
         trained=plan.trained,
-        progress=progress,
+        progress=clocked,
         own={} if plan.timing_cache is None else {"timing_cache": str(plan.timing_cache)},
     )
     check_finite(engine.lowered_outputs, plan.recipe.precision, plan.spec.name)
     lowered_fidelity = fidelity(graphs.float_outputs, engine.lowered_outputs, plan.spec.decision, trained=plan.trained)
     quantization = lowered_fidelity if plan.recipe.quantized else None
     check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)
-    progress.stage("measuring latency")
+    clocked.stage("measuring latency")
     latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
     measurement = replace(
         _measurement(plan, graphs, engine, latencies),
         candidates=candidates,
+        seconds={**graphs.seconds, **clocked.seconds()},
         export_fidelity=export_fidelity,
         lowering_cost_db=round(
             worst_sqnr_db(graphs.float_outputs, portable_outputs)
@@ -249,7 +250,6 @@ def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: Flo
         notes=(*plan.notes, *_planned(plan, graphs, engine), *_skipped(graphs)),
         calibrators=graphs.trials,
         skipped=tuple(one for _, read in _read_images(graphs) for one in read.skipped),
-        seconds=graphs.seconds,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +17,7 @@ from qzoo.pipeline.forward import BATCH, Outputs, batches_of, forward, steps
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
 from qzoo.pipeline.network import LoadedNetwork, load_network, load_ranges
 from qzoo.pipeline.plan import Plan
-from qzoo.pipeline.progress import Progress
+from qzoo.pipeline.progress import Clocked, Progress
 from qzoo.pipeline.training_data import TrainingData
 from qzoo.quant.calibrate import table_of
 from qzoo.quant.fuse import fold_batchnorm
@@ -55,19 +54,15 @@ class Prepared:
 
 def prepare(plan: Plan, progress: Progress) -> Prepared:
     """Load, calibrate and export. Raises UnavailableError, PluginError, ExportError or GraphError."""
-    spec, clock = plan.spec, _Clock()
-    calibration, held_out = read_calibration(plan, progress), read_held_out(plan, progress)
-    clock.lap("images")
-    progress.stage("loading weights")
+    spec, clocked = plan.spec, Clocked(progress)
+    calibration, held_out = read_calibration(plan, clocked), read_held_out(plan, clocked)
+    clocked.stage("loading weights")
     loaded = load_network(spec, plan.weights, next(batches_of(calibration)))
     network = loaded.network
-    clock.lap("weights")
-    progress.stage("float reference", steps(len(plan.held_out)))
-    float_outputs = forward(network, held_out.images, spec.outputs, progress)
-    clock.lap("float reference")
-    progress.stage("exporting the float graph")
+    clocked.stage("float reference", steps(len(plan.held_out)))
+    float_outputs = forward(network, held_out.images, spec.outputs, clocked)
+    clocked.stage("exporting the float graph")
     float_graph = _export_float(network, plan)
-    clock.lap("float export")
     if not plan.recipe.quantized:
         _check_finite(float_outputs, spec)
         return Prepared(
@@ -79,16 +74,14 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             float_outputs=float_outputs,
             fake_quantized_outputs=None,
             quantized=None,
-            seconds=clock.seconds,
+            seconds=clocked.seconds(),
         )
-    quantized, calibrated = _quantize(loaded, plan, calibration, progress, clock)
+    quantized, calibrated = _quantize(loaded, plan, calibration, clocked)
     _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
-    progress.stage("fake-quantized reference", steps(len(plan.held_out)))
-    fake_quantized = forward(quantized, held_out.images, spec.outputs, progress)
-    clock.lap("fake-quantized reference")
-    progress.stage("exporting the portable graph")
+    clocked.stage("fake-quantized reference", steps(len(plan.held_out)))
+    fake_quantized = forward(quantized, held_out.images, spec.outputs, clocked)
+    clocked.stage("exporting the portable graph")
     portable = export(quantized, spec.input.name, spec.input.shape, spec.outputs)
-    clock.lap("export")
     return Prepared(
         portable=portable,
         float_graph=float_graph,
@@ -100,12 +93,12 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
         quantized=quantized,
         trials=calibrated.trials,
         compared=calibrated.compared,
-        seconds=clock.seconds,
+        seconds=clocked.seconds(),
     )
 
 
 def _quantize(
-    loaded: LoadedNetwork, plan: Plan, calibration: Images, progress: Progress, clock: _Clock
+    loaded: LoadedNetwork, plan: Plan, calibration: Images, progress: Progress
 ) -> tuple[nn.Module, Calibrated]:
     """The calibrated network, fine-tuned where the recipe says so, and its ranges."""
     recipe, digest = plan.recipe, plan.inputs.sample_list_sha256
@@ -116,11 +109,9 @@ def _quantize(
         found = Calibrated(table=table_of(quantized, TRAINED, 0, digest))
     else:
         found = calibrate_plan(quantized, loaded.network, plan, calibration, progress)
-        clock.lap("calibration")
     if recipe.qat is not None:
         _fine_tune(quantized, recipe.qat, plan, progress)
         found = replace(found, table=table_of(quantized, TRAINED, found.table.samples, digest))
-        clock.lap("fine-tuning")
     return quantized, found
 
 
@@ -158,13 +149,3 @@ def _check_finite(outputs: Outputs, spec: ModelSpec) -> None:
                 f"{spec.name}: output {name} of the float network is not finite on held-out images; check the weights "
                 "and the preprocessing"
             )
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = perf_counter()
-        self.seconds[name], self._last = round(now - self._last, 2), now

@@ -76,6 +76,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     lines += [
         f"  made with    {', '.join(f'{name} {version}' for name, version in sorted(inputs.versions.items()))}",
         f"  verified     {_verified(measured)}",
+        *_time(measured),
         *_measured(measured, recipe.precision),
         *(f"  note         {note}" for note in measured.notes),
     ]
@@ -156,6 +157,14 @@ def _trials(measured: Measurement) -> list[str]:
             )
         )
     return ["", heading, *aligned(rows)]
+
+
+def _time(measured: Measurement) -> list[str]:
+    """How long the build took, and its five longest stages."""
+    longest = sorted(measured.seconds.items(), key=lambda entry: -entry[1])[:5]
+    total = sum(measured.seconds.values())
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest)
+    return [f"  time         {total:.1f} s: {stages}"] if longest else []
 
 
 def _measured(measured: Measurement, precision: str) -> list[str]:
