@@ -385,11 +385,15 @@ class Store:
         return Bundle.open(place)
 
     def _is_of(self, place: Path, descriptor: Descriptor) -> bool:
-        """Whether a bundle's directory is this one's: others may have its id, with other measurements or engines."""
+        """Whether a bundle's directory is this one's: others may have its id, with other measurements or engines.
+
+        What is missing beside the manifest is damage, for whoever reads it to tell.
+        """
         if not (place / MANIFEST).is_file():
             return False
         files = self.layout.files_of(descriptor)
-        return all(_is_file(place / name, files[name].sha256) for name in (MANIFEST, MEASUREMENT))
+        there = [name for name in (MANIFEST, MEASUREMENT) if name in files and (place / name).exists()]
+        return all(_is_file(place / name, files[name].sha256) for name in there)
 
     def _place(self, bundle_id: str) -> Path:
         if not is_sha256(bundle_id):

@@ -23,6 +23,9 @@ from qzoo.zoo.trust import TrustStore
 GONE = 3
 """How often blobs are fetched again that a `qzoo store gc` beside the pull took away before they were in the index."""
 
+SIGNATURES = 64
+"""How many signatures of one engine are looked at: each is a request, and anybody who may push can add some."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
@@ -101,7 +104,7 @@ class Puller:
         """What the signatures of an engine say of it, and they themselves."""
         name = selected.reference.name
         beside = [one for one in selected.index.children() if one.annotations.get(SIGNS) == offer.child.digest]
-        found = [(one, self._signature(name, one)) for one in beside]
+        found = [(one, self._signature(name, one)) for one in beside[:SIGNATURES]]
         signatures = [(one, document) for one, document in found if document is not None]
         judged = verdict(offer.child.digest, [one.data for _, one in signatures], self._trust, name=name)
         return judged, signatures
