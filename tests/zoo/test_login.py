@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from docker_registry import PASSWORD, USER
@@ -115,3 +119,24 @@ def test_a_login_is_tried_with_what_was_given(closed_registry):
         try_login(closed_registry.location, "bob", PASSWORD)
     with pytest.raises(RemoteError):
         try_login("127.0.0.1:1", USER, PASSWORD)
+
+
+def test_on_a_terminal_user_and_password_are_asked_for_and_the_password_is_not_shown(tmp_path, kept, closed_registry):
+    if shutil.which("setsid") is None:
+        pytest.skip("setsid is not installed")
+    terminal, side = os.openpty()
+    command = ["setsid", "--ctty", "--wait", Path(sys.executable).with_name("qzoo"), "login", closed_registry.location]
+    environment = {**os.environ, "QZOO_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=environment) as process:
+        os.close(side)
+        shown = b""
+        for asked, answer in ((b"user: ", USER), (b"assword: ", PASSWORD)):
+            while asked not in shown:
+                shown += os.read(terminal, 1024)
+            os.write(terminal, f"{answer}\n".encode())
+        while b"logged in to" not in shown:
+            shown += os.read(terminal, 1024)
+        assert process.wait(60) == 0
+    os.close(terminal)
+    assert PASSWORD.encode() not in shown
+    assert kept.for_origin(f"http://{closed_registry.location}") == (USER, PASSWORD)
