@@ -194,7 +194,8 @@ def plan_of(model: str, backend: Backend, registry: Registry, cache: Path) -> Pl
 def measured(models: Sequence[str], registry: Registry, seconds: float) -> Iterator[Row]:
     """Every row, as it is measured."""
     flavours = [one for one in registry.backends() if isinstance(one, TensorRT)]
-    working = [one for one in flavours if one.probe().works]
+    # one that builds but doesn't list this GPU is tried all the same
+    working = [one for one in flavours if one.probe().works or (one.probe().builds and not why_no_gpu())]
     for one in flavours:
         if one not in working:
             print(f"{one.name} is left out: {one.probe().reason}")

@@ -21,7 +21,7 @@ LARGEST, SMALLEST_NORMAL = 65504.0, 2.0**-14
 LEAST_OPSET, QDQ_OPSET = 18, 19
 """QuantizeLinear and DequantizeLinear take fp16 from opset 19 on, which changed no operator of 18 otherwise."""
 
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "AveragePool", "MaxPool", "GlobalMaxPool"}
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "AveragePool", "MaxPool", "GlobalMaxPool"}
 _ACTIVATIONS = {
     "Relu",
     "LeakyRelu",

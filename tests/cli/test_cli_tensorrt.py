@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_builds import SMALL
 
 
 @pytest.fixture
@@ -165,3 +166,37 @@ def test_all_53_convolutions_of_resnet50_are_planned_in_int8(qzoo, registry, tmp
     assert {tensor["dtype"] for layer in summed for tensor in layer["outputs"]} == {"Int8"}
     assert found["record"]["layers_sha256"] == found["manifest"]["files"]["layers.json"]["sha256"]
     assert found["measurement"]["verified"] == "planned"
+
+
+@pytest.mark.parametrize(
+    ("words", "precision", "tag"),
+    [(("--fp16",), "fp16", "fp16"), (("--int8", "--fp16"), "int8+fp16", "int8-fp16")],
+)
+def test_precisions_of_16_bits_are_built_and_stored_under_their_tag(qzoo, registry, words, precision, tag):
+    if not registry.backend("tensorrt-rtx").probe().builds:
+        pytest.skip(f"tensorrt-rtx: {registry.backend('tensorrt-rtx').probe().reason}")
+    small = [word for word in SMALL if word not in ("--target", "onnxruntime")]
+    target = ("--target", "tensorrt-rtx", "--gpu", "sm89", "--batch", "1:2:4")
+    built = qzoo(*small, *words, *target, "--json", "-q")
+    assert built.code == 0
+    assert (built.json["precision"], built.json["verified"]) == (precision, "planned")
+    found = qzoo("info", f"small:{tag}", "--layers", "--json").json
+    assert found["record"]["precision"] == precision
+    types = {one["dtype"] for one in found["layers"]["operators"] if one["operator"] == "Conv"}
+    assert types == {"Int8" if "int8" in precision else "Half"}
+
+
+def test_builder_settings_are_in_the_record_and_decide_the_id(qzoo, registry):
+    if not registry.backend("tensorrt-rtx").probe().builds:
+        pytest.skip(f"tensorrt-rtx: {registry.backend('tensorrt-rtx').probe().reason}")
+    small = [word for word in SMALL if word not in ("--target", "onnxruntime")]
+    target = ("--target", "tensorrt-rtx", "--gpu", "sm89", "--json", "-q")
+    plain, told = (
+        qzoo(*small, *target, *more, "--dry-run").json
+        for more in ((), ("--workspace", "64", "--builder-optimization-level", "3"))
+    )
+    assert plain["id"] != told["id"]
+    assert told["recipe"]["builder"]["workspace_mib"] == 64
+    qzoo(*small, *target, "--workspace", "64")
+    config = qzoo("info", "small:int8", "--json").json["record"]["config"]
+    assert config["workspace_mib"] == "64"

@@ -73,6 +73,18 @@ def test_older_precision_flags_convert_the_graph_and_say_so(qzoo, here, words):
     assert record.graph_sha256 != file_digest(here / "small.onnx")
 
 
+def test_any_graph_is_converted_also_one_that_no_plugin_made(qzoo, here):
+    model = onnx.load("small.onnx")
+    names = ("s", "b", "m", "v")
+    model.graph.node[1].CopyFrom(onnx.helper.make_node("BatchNormalization", ["c", *names], ["y"], name="norm"))
+    for name in names:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(4, 1e-6, np.float32), name))
+    onnx.save(model, "small.onnx")
+    assert qzoo("trtexec", *LINE, "--fp16").code == 0
+    record = decode((here / "small.trt.json").read_bytes(), PlanRecord)
+    assert {one.dtype for one in record.layers.operators} == {"Half"}
+
+
 def test_a_flag_that_is_given_as_false_is_not_given(qzoo, here):
     assert "converted" not in qzoo("trtexec", *LINE, "--fp16=False", "--verbose=0").err
 

@@ -149,10 +149,17 @@ class TensorRTRTX(TensorRT):
         installed = installed_version(self.sdk)
         if not installed.works:
             return installed
-        lacking = why_no_gpu()
+        lacking = why_no_gpu() or self._why_not_this_gpu()
         return Probe(works=not lacking, builds=True, version=installed.version, reason=lacking)
 
     def target(self) -> Target:
+    def _why_not_this_gpu(self) -> str:
+        try:
+            here, known = architecture(), self.loaded().architectures()
+        except TargetUnavailable as error:
+            return str(error)
+        return "" if here in known else f"it doesn't run on this GPU, {here}, but on {', '.join(known)}"
+
         """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
         return self.target_for(super().target().isa)
 

@@ -21,7 +21,6 @@ from qzoo.backends.trt.settings import Settings
 from qzoo.errors import TargetUnavailable, TargetUnsupported, UsageError
 from qzoo.graph.edit import QUANTIZE
 from qzoo.graph.half import LEAST_OPSET, QDQ_OPSET, to_half
-from qzoo.graph.lower import run_passes
 from qzoo.records import PlanRecord, Target, decode, digest_of, encode
 from qzoo.writing import write_file
 
@@ -190,7 +189,7 @@ def converted(graph: bytes, sdk: Sdk, request: Request, notices: list[str]) -> t
     if not (request.fp16 or request.best):
         return graph, model
     notices.append("--fp16 isn't a flag any more: the graph was converted to fp16, what overflows there stays in fp32")
-    model = run_passes(_modern(graph, model), [to_half])
+    model = to_half(_modern(graph, model))
     return ir.to_proto(model).SerializeToString(deterministic=True), model
 
 

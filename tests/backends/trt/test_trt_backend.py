@@ -13,11 +13,12 @@ import onnxruntime
 import pytest
 from onnx_text import graph
 
+from qzoo.backends.trt import backend as backend_module
 from qzoo.backends.trt.backend import TensorRT, TensorRTRTX
 from qzoo.backends.trt.gpu import architecture, why_no_gpu
 from qzoo.backends.trt.lower import float_transposed_convolutions
 from qzoo.backends.trt.sdk import load_sdk
-from qzoo.errors import TargetUnavailable, TargetUnsupported, UnknownName
+from qzoo.errors import EngineMismatch, TargetUnavailable, TargetUnsupported, UnknownName
 from qzoo.graph.lower import run_passes
 from qzoo.measure import sqnr_db
 from qzoo.pipeline.assemble import run_reference, serialize
@@ -45,6 +46,33 @@ def test_without_a_gpu_this_machine_is_no_target_and_the_way_out_is_named(rtx):
     with pytest.raises(TargetUnavailable, match=r"cudaError.*--gpu sm86,sm89,sm120") as raised:
         rtx.target()
     assert raised.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("here", "works", "reason"),
+    [("sm89", True, ""), ("sm90", False, "it doesn't run on this GPU, sm90, but on sm75, sm80, ")],
+)
+def test_rtx_works_on_the_gpus_that_it_lists(rtx, monkeypatch, here, works, reason):
+    monkeypatch.setattr(backend_module, "why_no_gpu", lambda: "")
+    monkeypatch.setattr(backend_module, "architecture", lambda: here)
+    probe = rtx.probe()
+    assert (probe.works, probe.builds) == (works, True)
+    assert probe.reason.startswith(reason)
+    assert rtx.runs(rtx.target_for("sm86+sm89")) is works
+    assert not rtx.runs(rtx.target_for("sm86"))
+
+
+def test_an_engine_for_other_gpus_or_another_version_is_refused_by_both_names(rtx, built, monkeypatch):
+    monkeypatch.setattr(backend_module, "why_no_gpu", lambda: "")
+    monkeypatch.setattr(backend_module, "architecture", lambda: "sm80")
+    with pytest.raises(
+        EngineMismatch, match=r"was built for tensorrt-rtx/sm86\+sm89\+sm120 with .*; here is sm80 with"
+    ):
+        rtx.load(built.path, built.record)
+    monkeypatch.setattr(backend_module, "architecture", lambda: "sm89")
+    older = replace(built.record, target=replace(built.record.target, version="1.0"))
+    with pytest.raises(EngineMismatch, match="rebuild it from its portable graph with --build"):
+        rtx.load(built.path, older)
 
 
 def test_auto_passes_over_what_cannot_run_here(registry):
