@@ -62,11 +62,12 @@ class TensorRT(Backend):
         Raises GraphError.
         """
         from qzoo.backends.trt.lower import float_transposed_convolutions
-        from qzoo.graph import lower
+        from qzoo.graph import groups, lower
         from qzoo.graph.half import to_half
 
         quantized = [
             lower.keep_roles(recipe.roles),
+            groups.keep_float(recipe.float_modules),
             lower.narrow_weights(target.weight_max),
             float_transposed_convolutions,
         ]
@@ -152,7 +153,6 @@ class TensorRTRTX(TensorRT):
         lacking = why_no_gpu() or self._why_not_this_gpu()
         return Probe(works=not lacking, builds=True, version=installed.version, reason=lacking)
 
-    def target(self) -> Target:
     def _why_not_this_gpu(self) -> str:
         try:
             here, known = architecture(), self.loaded().architectures()
@@ -160,6 +160,7 @@ class TensorRTRTX(TensorRT):
             return str(error)
         return "" if here in known else f"it doesn't run on this GPU, {here}, but on {', '.join(known)}"
 
+    def target(self) -> Target:
         """This machine's GPU. Raises TargetUnavailable, or UnknownName for a GPU that the SDK doesn't know."""
         return self.target_for(super().target().isa)
 
