@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from qzoo.cli.logs import remark
-from qzoo.cli.options import as_json
+from qzoo.cli.options import allow_untrusted, as_json
 from qzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -140,11 +140,13 @@ def _without_effect(command: F) -> F:
 )
 @click.option("--gpu", metavar="SM,...", help="tensorrt-rtx: the GPUs to build for. Default: this one, else all.")
 @_without_effect
+@allow_untrusted
 @as_json
 def command(
     flavour: str,
     gpu: str | None,
-    as_json: bool,  # noqa: FBT001 - click's flag
+    allow_untrusted: bool,  # noqa: FBT001 - click's flags
+    as_json: bool,  # noqa: FBT001
     **words: object,
 ) -> None:
     """Build an engine of any ONNX file, in the words of NVIDIA's trtexec.
@@ -159,10 +161,19 @@ def command(
       qzoo trtexec --onnx=q.onnx --saveEngine=q.trt --fp16 --gpu sm89 --skipInference
     """
     from qzoo.backends.trt.trtexec import execute
+    from qzoo.records import file_digest
+    from qzoo.store import Store
+    from qzoo.store.bundle import sidecar
+    from qzoo.zoo.gate import admit_built
 
+    store, load, save = Store.default(), words["load_engine"], words["save_engine"]
+    if isinstance(load, Path):
+        admit_built(load, store, allow_untrusted=allow_untrusted)
     idle = [name for name in (*NO_EFFECT, *NO_EFFECT_FLAGS) if words.pop(name)]
     backend, target = _target(flavour, gpu)
     outcome = execute(_request(words, target), backend, target)
+    if isinstance(save, Path):
+        store.origins.add(file_digest(sidecar(save)), f"{save.name} by trtexec for {target}", from_weights=False)
     for message in outcome.log:
         LOGGER.log(logging.INFO if message.severity <= 3 else logging.DEBUG, "%s: %s", backend.name, message.text)
     notices = (*outcome.notices, *(f"--{name} has no effect here" for name in idle if name != "stronglyTyped"))

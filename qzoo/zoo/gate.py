@@ -5,10 +5,13 @@ Most engines are native code: to load one is to run it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from qzoo.errors import UntrustedEngine
+from qzoo.records import file_digest
 from qzoo.store import EngineFile, Entry, Store
+from qzoo.store.bundle import sidecar
 from qzoo.zoo.signature import Verdict, verdict
 from qzoo.zoo.trust import TrustStore
 
@@ -61,3 +64,13 @@ def admit(file: EngineFile, store: Store, *, allow_untrusted: bool = False) -> b
             f"{file.path} is not loaded: it was not built here, and {found.reason}. Ways out: {'; '.join(ways)}"
         )
     return False
+
+
+def admit_built(engine: Path, store: Store, *, allow_untrusted: bool = False) -> None:
+    """Raise UntrustedEngine unless an engine that is in no bundle was built here, or `allow_untrusted`."""
+    record = sidecar(engine)
+    if not allow_untrusted and record.is_file() and file_digest(record) not in store.origins:
+        raise UntrustedEngine(
+            f"{engine} is not loaded: it was not built here, and it is in no bundle that could be signed. Build it "
+            "here from its graph, or load it as code that may do anything: --allow-untrusted"
+        )

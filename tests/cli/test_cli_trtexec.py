@@ -169,6 +169,15 @@ def test_a_changed_engine_is_refused_before_it_is_loaded(qzoo, here):
     assert "small.trt was changed" in ended.err
 
 
+def test_an_engine_that_was_not_built_here_is_loaded_only_if_that_is_allowed(qzoo, here, monkeypatch, tmp_path):
+    qzoo("trtexec", *LINE)
+    monkeypatch.setenv("QZOO_HOME", str(tmp_path / "another"))
+    ended = qzoo("trtexec", "--loadEngine=small.trt")
+    assert (ended.code, ended.out) == (6, "")
+    assert "small.trt is not loaded: it was not built here" in ended.err
+    assert qzoo("trtexec", "--loadEngine=small.trt", "--allow-untrusted").code == 4  # no GPU
+
+
 @pytest.mark.parametrize(
     ("text", "shapes"),
     [
