@@ -15,9 +15,9 @@ from qzoo.cli.terminal import plain
 
 if TYPE_CHECKING:
     from qzoo.errors import QzooError
-    from qzoo.pipeline.obtain import Obtained
     from qzoo.registry import Registry
     from qzoo.store import Bundle, Reference, Store
+    from qzoo.zoo.obtain import Obtained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,22 +106,20 @@ def command(
     if offline:
         found = _stored(store, wanted, target, plugins)
     else:
-        from qzoo.cli.progress import shown, transfers
-        from qzoo.pipeline.obtain import obtain
+        from qzoo.cli.transfers import transfers
+        from qzoo.zoo.obtain import obtain
+        from qzoo.zoo.pull import Puller
 
         remote = remotes.connect(registry, store, insecure=insecure)
-        with transfers() as blobs, shown() as progress:
-            obtained = obtain(
-                remote,
-                store,
-                plugins,
-                wanted,
-                target=target,
-                may_build=lambda error: build or _asked(error),
-                allow_untrusted=allow_untrusted,
-                transfers=blobs,
-                progress=progress,
-            )
+        obtained = obtain(
+            Puller(store, remote, plugins.preferred()),
+            wanted,
+            lambda bundle, name: _rebuilt(bundle, plugins, store, name),
+            target=target,
+            may_build=lambda error: build or _asked(error),
+            allow_untrusted=allow_untrusted,
+            transfers=transfers,
+        )
         found = _object(store, remote.location, wanted, obtained)
     if as_json:
         from qzoo.records import encode
@@ -129,6 +127,14 @@ def command(
         click.echo(encode(found), nl=False)
         return
     click.echo("\n".join(_lines(found)))
+
+
+def _rebuilt(bundle: Bundle, plugins: Registry, store: Store, name: str) -> Bundle:
+    from qzoo.cli.progress import shown
+    from qzoo.pipeline import rebuild
+
+    with shown() as progress:
+        return rebuild(bundle, plugins, store, progress, name)
 
 
 def _asked(error: QzooError) -> bool:

@@ -34,7 +34,7 @@ def command(
       qzoo push resnet20:int8 --registry registry.example.com/zoo
       qzoo push resnet20 --registry oci-layout:/srv/zoo --target openvino
     """
-    from qzoo.cli.progress import transfers
+    from qzoo.cli.transfers import transfers
     from qzoo.errors import UsageError
     from qzoo.store import Reference, Store
     from qzoo.zoo.keys import KeyRing

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from test_cli_schemas import check
@@ -218,3 +221,46 @@ def test_a_store_can_be_read_as_a_zoo(qzoo, built_home, bundles, home):
     shutil.copytree(built_home / "store", home.parent / "theirs")
     ended = qzoo("pull", "resnet20", "--registry", f"oci-layout:{home.parent / 'theirs'}", "--allow-untrusted")
     assert ended.code == 0, ended.err
+
+
+class OnTerminal(NamedTuple):
+    """What a command left that was run on a terminal: its exit code, its stdout, and what the terminal showed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def on_a_terminal(*words: object, answer: str = "") -> OnTerminal:
+    """Run the installed script with a terminal as its stdin and stderr, on which `answer` is typed."""
+    command = [Path(sys.executable).with_name("qzoo"), *map(str, words)]
+    ours, its = pty.openpty()
+    process = subprocess.Popen(command, stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
+    os.close(its)
+    os.write(ours, answer.encode())
+    seen = b""
+    with contextlib.suppress(OSError):  # what Linux ends a terminal with
+        while data := os.read(ours, 65536):
+            seen += data
+    out = process.communicate()[0]
+    os.close(ours)
+    return OnTerminal(process.returncode, out, seen.decode())
+
+
+def test_on_a_terminal_each_file_has_a_bar_and_what_was_kept_counts(zoo, tmp_path):
+    done = on_a_terminal("pull", "resnet20", "--registry", zoo)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith("Digest: sha256:")
+    assert all(f"{name} (fetched)" in done.err for name in ("engine.blob", "portable.onnx", "manifest.json"))
+    again = on_a_terminal("pull", "resnet20", "--registry", zoo)
+    assert "engine.blob (already there)" in again.err
+    assert on_a_terminal("pull", "resnet20", "--registry", zoo, "--quiet").err == ""
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 0), ("n\n", 6)])
+def test_on_a_terminal_it_is_asked_whether_to_build(zoo, tmp_path, monkeypatch, answer, code):
+    monkeypatch.setenv("QZOO_HOME", str(tmp_path / "stranger"))
+    done = on_a_terminal("pull", "resnet20", "--registry", zoo, "--target", "onnxruntime", answer=answer)
+    assert "Build one from the portable graph? [Y/n]" in done.err
+    assert done.code == code, done.err
+    assert ("rebuilt here" in done.out) == (code == 0)
