@@ -13,6 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from qzoo.backends.trt import layers, lint
+from qzoo.backends.trt.gpu import why_no_gpu
 from qzoo.backends.trt.sdk import Message, Sdk, made
 from qzoo.backends.trt.settings import Settings, configure, keep_timing_cache
 from qzoo.errors import TargetError
@@ -63,8 +64,9 @@ def build_plan(
         if data is None:
             raise sdk.failed("the engine could not be built", log)
         keep_timing_cache(sdk, config, settings)
-    told = _layers(model, log) if settings.verbosity == "DETAILED" else None
-    return Plan(bytes(memoryview(data)), told, tuple(log))
+    plan = bytes(memoryview(data))
+    told = _layers(sdk, plan, model, log) if settings.verbosity == "DETAILED" else None
+    return Plan(plan, told, tuple(log))
 
 
 def profiles_of(model: ir.Model, batch: BatchProfile) -> dict[str, lint.Profile]:
@@ -117,9 +119,21 @@ def _parser_errors(parser: Any) -> str:  # noqa: ANN401
     return "; ".join(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors)
 
 
-def _layers(model: ir.Model, log: list[Message]) -> LayerTable | None:
+def _layers(sdk: Sdk, plan: bytes, model: ir.Model, log: list[Message]) -> LayerTable | None:
     told = next((message.text for message in log if message.text.startswith(layers.HEAD)), None)
-    if told is None:
+    if told is not None:
+        return layers.read_layers(told, model)
+    if why_no_gpu():
         LOGGER.warning("the builder's log has no layer table, so the bundle has none either")
         return None
-    return layers.read_layers(told, model)
+    return inspected(sdk, plan, model)
+
+
+def inspected(sdk: Sdk, plan: bytes, model: ir.Model) -> LayerTable:
+    """The layers of an engine that was just built, by its inspector; needs a GPU. Raises TargetError."""
+    with sdk.captured() as log:
+        runtime = made(sdk, sdk.trt.Runtime(sdk.logger), "a runtime", log)
+        engine = made(sdk, runtime.deserialize_cuda_engine(plan), "the engine", log)
+        inspector = made(sdk, engine.create_engine_inspector(), "an engine inspector", log)
+        text = str(inspector.get_engine_information(sdk.trt.LayerInformationFormat.JSON))
+    return layers.read_inspector(text, model)

@@ -1,14 +1,22 @@
-"""What TensorRT-RTX planned, read from its builder's log."""
+"""What TensorRT planned, read from the log of TensorRT-RTX's builder, or from an inspector's JSON."""
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
+import onnx_ir as ir
 import pytest
+from gpu_stand_in import StandInSdk
 from onnx_text import graph
 
-from qzoo.backends.trt.layers import read_layers
+from qzoo.backends.trt.build import inspected
+from qzoo.backends.trt.layers import read_inspector, read_layers
+from qzoo.backends.trt.reports import layer_info
 from qzoo.pipeline.assemble import serialize
 from qzoo.records import LayerTable, decode, encode
+from qzoo.spec import Recipe
 
 EMPTY = graph("g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }")
 
@@ -97,3 +105,59 @@ def test_a_layer_is_read_with_its_tensors_and_nodes():
 def test_a_line_that_is_no_layer_is_an_error_and_not_left_out():
     with pytest.raises(ValueError, match="not a layer: Nome: x"):
         read_layers(f"Layers:\n{LINE}\nNome: x\n", EMPTY)
+
+
+# --- the inspector's JSON, which full TensorRT tells its layers by
+
+
+def test_an_inspectors_layers_are_those_of_the_log(built, rtx, portable):
+    recipe = Recipe(target=rtx.name, precision="int8", roles=rtx.roles)
+    lowered = rtx.lower(portable, recipe, rtx.target_for("sm89"))
+    assert read_inspector(layer_info(built.layers).decode(), lowered) == built.layers
+
+
+INSPECTED = {
+    "Name": "res4_branch2a + res4_branch2a_bn",
+    "LayerType": "CaskConvolution",
+    "Inputs": [
+        {
+            "Name": "res3",
+            "Dimensions": [16, 512, 28, 28],
+            "Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format.",
+        }
+    ],
+    "Outputs": [{"Name": "res4", "Dimensions": [16, 256, 28, 28], "Format/Datatype": "Row major linear FP16 format"}],
+    "ParameterType": "Convolution",
+    "Weights": {"Type": "Int8", "Count": 131072},
+    "Bias": {"Type": "Float", "Count": 256},
+    "TacticName": "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32",
+}
+"""The example of TensorRT's developer guide, "Engine Inspector", with an output in fp16."""
+
+
+def convolution() -> ir.Model:
+    text = "g (float[16,512,28,28] x) => (float[16,256,28,28] y) { [res4_branch2a] y = Conv (x, w) }"
+    return graph(text, w=np.zeros((256, 512, 1, 1), np.float32))
+
+
+@pytest.mark.parametrize("metadata", [None, "[ONNX Layer: res4_branch2a]\x1e[ONNX Layer: res4_branch2a_bn]"])
+def test_a_layer_is_read_as_tensorrt_10_writes_it(metadata):
+    layer = INSPECTED if metadata is None else {**INSPECTED, "Metadata": metadata}
+    table = read_inspector(json.dumps({"Layers": [layer], "Bindings": ["res3", "res4"]}), convolution())
+    (read,) = table.layers
+    assert read.nodes == ("res4_branch2a", "res4_branch2a_bn")
+    assert [tensor.dtype for tensor in (*read.inputs, *read.constants, *read.outputs)] == ["Int8", "Int8", "Half"]
+    assert table.coverage("Conv") == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"Layers": ["conv1"]}', "[]", "Layers:", ""])
+def test_what_is_no_inspectors_json_is_an_error(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - also json's own
+        read_inspector(text, EMPTY)
+
+
+def test_an_engine_is_inspected_where_the_log_tells_no_layers():
+    inspector = SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": [INSPECTED]}))
+    sdk = StandInSdk(SimpleNamespace(create_engine_inspector=lambda: inspector))
+    sdk.trt.LayerInformationFormat = SimpleNamespace(JSON=0)
+    assert inspected(sdk, b"plan", convolution()).coverage("Conv") == (1, 1)
