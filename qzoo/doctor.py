@@ -27,7 +27,10 @@ PACKAGES = (
     "cuda-bindings",
     "numpy",
 )
-TENSORRT = "tensorrt: written to its documentation; this project has not executed full TensorRT"
+TENSORRT = (
+    "tensorrt: written to its documentation; this project has not executed full TensorRT, nor run an engine of either "
+    "flavour on a GPU"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
