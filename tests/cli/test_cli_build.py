@@ -116,7 +116,7 @@ def test_a_copied_bundle_runs_from_where_it_lies(qzoo, built, tmp_path, monkeypa
     place = tmp_path / "copies" / "mine"
     assert qzoo("build", "resnet20", "--target", "onnxruntime", "-o", place).code == 0
     monkeypatch.setenv("QZOO_HOME", str(tmp_path / "nothing"))
-    found = qzoo("run", place, digits[3], "--top", "1", "--json").json
+    found = qzoo("run", place, digits[3], "--top", "1", "--json", "--allow-untrusted").json
     assert found["results"][0]["classes"][0]["label"] == "3"
     assert found["engine"] == str(place / "engine.onnx")
 
