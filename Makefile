@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## build resnet20 INT8 for both CPU runtimes from shipped wei
 	$(BIN)/qzoo build resnet20 --int8 --target onnxruntime --target openvino
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED) ## lint, types, layers
 	$(BIN)/ruff check .
