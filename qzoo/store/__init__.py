@@ -21,14 +21,14 @@ from filelock import FileLock
 
 from qzoo.errors import IntegrityError, NoMatchError, UsageError
 from qzoo.records import Manifest, Measurement, decode, digest_of, encode, file_digest
-from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, check_names, sidecar
+from qzoo.store.bundle import LAYERS, MANIFEST, MEASUREMENT, Bundle, sidecar
+from qzoo.store.checks import check_put, check_received
 from qzoo.store.describe import describe
 from qzoo.store.engine_file import EngineFile, locate, names_engine
 from qzoo.store.files import is_sha256, link_or_copy, new_directory, verify_file
 from qzoo.store.gc import GcReport, collect, freed_by, remove
 from qzoo.store.layout import BUNDLE_ID, REF_NAME, SIGNS, TARGET, Descriptor, Layout
 from qzoo.store.origin import Origins
-from qzoo.store.received import check_received
 from qzoo.store.reference import Reference, tag_for
 from qzoo.store.verify import Damage, Verification
 from qzoo.writing import write_file, writing
@@ -100,7 +100,7 @@ class Store:
         Raises IntegrityError where the files are not what the manifest says, StoreError where the store can't be
         written: then nothing of it is visible.
         """
-        _check_files(manifest, files)
+        check_put(manifest, files)
         target = str(manifest.inputs.target)
         with self._lock():
             measurement = decode(files[MEASUREMENT], Measurement, MEASUREMENT)
@@ -132,8 +132,8 @@ class Store:
     def receive(self, name: str, child: Descriptor, siblings: Sequence[Descriptor]) -> Bundle | None:
         """Take a bundle from elsewhere, whose blobs are in the layout, under `name:tag`, as `put` does one built here.
 
-        Returns None where blobs of it are gone: nothing named them, and `gc` may have run. Raises IntegrityError where
-        they don't make a bundle, StoreError.
+        The caller has compared the blobs with their digests. Returns None where blobs of it are gone: nothing named
+        them, and `gc` may have run. Raises IntegrityError where they don't make a bundle, StoreError.
         """
         with self._lock():
             if not self._are_there([child, *siblings]):
@@ -144,7 +144,7 @@ class Store:
             check_received(self.layout, child, files)
             place = self._place(child.annotations[BUNDLE_ID])
             if not all(_is_file(place / name_, file.sha256) for name_, file in files.items()):
-                self._restore(place, child)
+                self._link(place, files)
             children, beside = self._readable(name)
             others = [one for one in children if one.annotations[TARGET] != child.annotations[TARGET]]
             new = {one.digest: one for one in (*beside, *siblings)}
@@ -166,12 +166,8 @@ class Store:
         return [one for one in self._siblings_of(entry.name) if one.annotations[SIGNS] == f"sha256:{entry.sha256}"]
 
     def holding(self, sha256: str) -> Sequence[Entry]:
-        """The entries that hold a file with this digest. Raises IntegrityError where the store is damaged."""
-        return [
-            _entry(name, child)
-            for name, child in self._children()
-            if any(file.sha256 == sha256 for file in self.layout.files_of(child).values())
-        ]
+        """The entries that hold a file with this digest. One whose manifest is damaged is passed over, with a warning."""
+        return [_entry(name, child) for name, child in self._children() if self._holds(child, sha256)]
 
     def remove(self, *references: Reference, target: str | None = None) -> Sequence[Entry]:
         """Forget the bundles that references (default tag int8) name, for `target` where given; all or none of them.
@@ -285,6 +281,13 @@ class Store:
         for name, index in sorted(self._tags().items()):
             for child in self._listed(index):
                 yield name, child
+
+    def _holds(self, child: Descriptor, sha256: str) -> bool:
+        try:
+            return any(file.sha256 == sha256 for file in self.layout.files_of(child).values())
+        except IntegrityError as error:
+            LOGGER.warning("%s", error)
+            return False
 
     def _listed(self, index: Descriptor) -> Sequence[Descriptor]:
         children = [one for one in self._manifests(index) if SIGNS not in one.annotations]
@@ -401,9 +404,14 @@ class Store:
         return self.home / "bundles" / bundle_id
 
     def _restore(self, place: Path, descriptor: Descriptor) -> None:
+        files = self.layout.files_of(descriptor)
+        for layer in files.values():
+            verify_file(self.layout.blob_path(layer.sha256), layer.sha256)
+        self._link(place, files)
+
+    def _link(self, place: Path, files: Mapping[str, Descriptor]) -> None:
         with new_directory(place) as temporary:
-            for name, layer in self.layout.files_of(descriptor).items():
-                verify_file(self.layout.blob_path(layer.sha256), layer.sha256)
+            for name, layer in files.items():
                 link_or_copy(self.layout.blob_path(layer.sha256), temporary / name)
 
 
@@ -431,16 +439,3 @@ def destination(directory: Path) -> Path:
     if not empty and not (directory / MANIFEST).is_file():
         raise UsageError(f"{directory} exists and is not a bundle; give -o another directory")
     return directory
-
-
-def _check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    check_names(manifest, f"bundle {manifest.id[:12]}")
-    unlisted = set(files) ^ {*manifest.files, MEASUREMENT}
-    if unlisted:
-        raise IntegrityError(f"bundle {manifest.id[:12]}: {min(unlisted)} is in only one of manifest and files")
-    for name, entry in manifest.files.items():
-        found = digest_of(files[name])
-        if found != entry.sha256:
-            raise IntegrityError(
-                f"bundle {manifest.id[:12]}: {name} has sha256:{found}, expected sha256:{entry.sha256}"
-            )

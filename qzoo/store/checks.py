@@ -1,4 +1,4 @@
-"""What a bundle that came from elsewhere must hold to before it is one of the store's."""
+"""What a bundle must hold to before it is one of the store's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from qzoo.store.bundle import MANIFEST, MEASUREMENT, check_names
 from qzoo.store.layout import BUNDLE_ID, TARGET, Descriptor, Layout
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def check_put(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Check the files of a bundle that was built against its manifest. Raises IntegrityError."""
+    check_names(manifest, f"bundle {manifest.id[:12]}")
+    unlisted = set(files) ^ {*manifest.files, MEASUREMENT}
+    if unlisted:
+        raise IntegrityError(f"bundle {manifest.id[:12]}: {min(unlisted)} is in only one of manifest and files")
+    for name, entry in manifest.files.items():
+        found = digest_of(files[name])
+        if found != entry.sha256:
+            raise IntegrityError(
+                f"bundle {manifest.id[:12]}: {name} has sha256:{found}, expected sha256:{entry.sha256}"
+            )
 
 
 def check_received(layout: Layout, child: Descriptor, files: Mapping[str, Descriptor]) -> None:
