@@ -129,12 +129,12 @@ def command(
     click.echo("\n".join(_lines(found)))
 
 
-def _rebuilt(bundle: Bundle, plugins: Registry, store: Store, name: str) -> Bundle:
+def _rebuilt(bundle: Bundle, plugins: Registry, store: Store, under: Reference) -> Bundle:
     from qzoo.cli.progress import shown
     from qzoo.pipeline import rebuild
 
     with shown() as progress:
-        return rebuild(bundle, plugins, store, progress, name)
+        return rebuild(bundle, plugins, store, progress, under)
 
 
 def _asked(error: QzooError) -> bool:

@@ -93,6 +93,6 @@ def _rebuilt(engine: str, target: str | None, plugin_dirs: tuple[Path, ...]) -> 
     found = find(engine, registry, store, target)
     old = Bundle.open(found.path.parent)
     with shown() as progress:
-        new = rebuild(old, registry, store, progress, found.name)
+        new = rebuild(old, registry, store, progress, found.reference)
     remark(f"rebuilt for {new.record.target}: {new.engine}")
     return new.engine

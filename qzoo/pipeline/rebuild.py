@@ -19,17 +19,22 @@ from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
 from qzoo.pipeline.progress import Progress, Silent
 from qzoo.records import FileEntry, Manifest, Measurement, digest_of, encode
 from qzoo.registry import Registry
-from qzoo.store import Bundle, Store, tag_for
+from qzoo.store import Bundle, Reference, Store, tag_for
 
 
 def rebuild(
-    bundle: Bundle, registry: Registry, store: Store, progress: Progress | None = None, name: str | None = None
+    bundle: Bundle,
+    registry: Registry,
+    store: Store,
+    progress: Progress | None = None,
+    under: Reference | None = None,
 ) -> Bundle:
     """Build the engine of `bundle` anew for this machine's version of the same runtime, and verify it.
 
     Whoever made it needn't be trusted: nothing of it is run but its portable graph, as data. Everything in it is
     checked against its digest first. Accuracy is not measured again; fidelity is, to the portable graph. It is stored
-    as `name`, else as the model's. Raises IntegrityError, TargetError or AccuracyGateError.
+    by the reference `under`, else by the model's name and its precision. Raises IntegrityError, TargetError or
+    AccuracyGateError.
     """
     shown = progress or Silent()
     bundle.verify()
@@ -64,9 +69,10 @@ def rebuild(
         calibrators=bundle.measurement.calibrators,
         notes=(f"rebuilt from {manifest.id[:12]}'s portable graph; fidelity is to that graph",),
     )
+    name, tag = (under or Reference(record.model, tag_for(recipe.precision))).tagged.split(":")
     return store.put(
-        name or record.model,
-        tag_for(recipe.precision),
+        name,
+        tag,
         _manifest(bundle, engine),
         {**_files(bundle, engine), "measurement.json": encode(measurement)},
         rebuilt=True,

@@ -166,7 +166,7 @@ class Store:
         return [one for one in self._siblings_of(entry.name) if one.annotations[SIGNS] == f"sha256:{entry.sha256}"]
 
     def holding(self, sha256: str) -> Sequence[Entry]:
-        """The entries that hold a file with this digest. One whose manifest is damaged is passed over, with a warning."""
+        """The entries that hold a file with this digest; a damaged one is passed over, with a warning."""
         return [_entry(name, child) for name, child in self._children() if self._holds(child, sha256)]
 
     def remove(self, *references: Reference, target: str | None = None) -> Sequence[Entry]:

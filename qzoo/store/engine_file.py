@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineFile:
-    """An engine on disk, with its record; `name` is the reference's, where it was asked for by one."""
+    """An engine on disk, with its record; `reference` is what it was asked for by, where that was one."""
 
     path: Path
     record: EngineRecord
-    name: str | None = None
+    reference: Reference | None = None
 
     @property
     def record_sha256(self) -> str:
@@ -59,7 +59,7 @@ def locate(text: str, store: Store, target: str | None = None, prefer: Sequence[
         raise UsageError(f"{text}: there is no such engine file or bundle directory")
     reference = Reference.parse(text)
     bundle = store.resolve(reference, target, prefer)
-    return EngineFile(bundle.engine, bundle.record, reference.name)
+    return EngineFile(bundle.engine, bundle.record, reference)
 
 
 def _meant(file: EngineFile, target: str | None) -> EngineFile:

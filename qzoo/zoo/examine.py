@@ -93,7 +93,7 @@ def _digest(path: Path) -> str | None:
 def _stored(entry: Entry, store: Store) -> Examined:
     try:
         bundle = store.open(entry)
-        file = EngineFile(bundle.engine, bundle.record, entry.name.partition(":")[0])
+        file = EngineFile(bundle.engine, bundle.record, Reference.parse(entry.name))
         return _judged(entry.name, file, store, entry)
     except IntegrityError as error:
         digest = f"sha256:{entry.sha256}"

@@ -27,7 +27,8 @@ def judge(file: EngineFile, store: Store) -> Literal["built here"] | Verdict:
     digest = file.record_sha256
     if digest in store.origins:
         return BUILT_HERE
-    entries = [entry for entry in store.holding(digest) if file.name in (None, entry.name.partition(":")[0])]
+    name = None if file.reference is None else file.reference.name
+    entries = [entry for entry in store.holding(digest) if name in (None, entry.name.partition(":")[0])]
     found = [signatures_of(entry, store) for entry in entries]
     trusted = [one for one in found if one.status == "trusted"]
     alone = Verdict(status="unsigned", key=None, reason="it is no bundle's of the store, so no signature covers it")

@@ -13,8 +13,8 @@ from qzoo.zoo.transfer import Transfers, Unseen
 
 MayBuild = Callable[[NoMatchError | UntrustedEngine], bool]
 """Told why nothing published can be used as it is: whether to rebuild instead."""
-Rebuild = Callable[[Bundle, str], Bundle]
-"""Builds the engine of a bundle anew for this machine, and stores it under a name: `qzoo.pipeline.rebuild`."""
+Rebuild = Callable[[Bundle, Reference], Bundle]
+"""Builds the engine of a bundle anew for this machine, and stores it by a reference: `qzoo.pipeline.rebuild`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,6 @@ def obtain(
         with transfers() as shown:
             pulled = puller.pull(selected, source, allow_untrusted=True, transfers=shown)
         reason = f"rebuilt here from the portable graph that was published for {source}"
-        bundle = rebuild(pulled.bundle, reference.name)
+        bundle = rebuild(pulled.bundle, reference)
         return Obtained(bundle=bundle, reason=reason, rebuilt=True, selected=selected, pulled=pulled)
     return Obtained(bundle=pulled.bundle, reason=choice.reason, rebuilt=False, selected=selected, pulled=pulled)

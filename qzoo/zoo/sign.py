@@ -22,7 +22,7 @@ def sign_stored(
     for entry, _ in named:
         bundle = store.open(entry)
         bundle.verify()
-        file = EngineFile(bundle.engine, bundle.record, reference.name)
+        file = EngineFile(bundle.engine, bundle.record, reference)
         admit(file, store, allow_untrusted=allow_untrusted)
     for entry, child in named:
         sibling = sign_child(child, key, name=reference.name)

@@ -23,7 +23,7 @@ from qzoo.errors import IntegrityError
 from qzoo.pipeline import rebuild
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
 from qzoo.records import FileEntry, digest_of
-from qzoo.store import Bundle, Store
+from qzoo.store import Bundle, Reference, Store
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -71,6 +71,12 @@ def test_its_fidelity_is_to_the_portable_graph_in_unoptimized_onnxruntime(bundle
     noise = signal - (found - found.mean(0))
     decibels = 10 * np.log10((signal**2).sum() / (noise**2).sum())
     assert new.measurement.fidelity.sqnr_db == pytest.approx(decibels, abs=0.1)
+
+
+def test_it_is_stored_by_the_reference_that_it_was_asked_for_by(elsewhere, registry, store):
+    new = rebuild(elsewhere, registry, store, under=Reference.parse("mine:v2"))
+    assert [name for name, _ in store.list()] == ["mine:v2"]
+    assert store.resolve(Reference.parse("mine:v2")) == new
 
 
 def test_the_bundle_it_came_from_is_left_as_it_was(elsewhere, registry, store):

@@ -73,3 +73,12 @@ def test_what_holds_a_file_is_found_by_the_files_digest(store, entries, put):
     assert [entry.target for entry in store.holding(record)] == [str(bundle.record.target)]
     assert len(store.holding(bundle.manifest.files["portable.onnx"].sha256)) == 2
     assert store.holding("0" * 64) == []
+
+
+def test_a_damaged_bundle_does_not_keep_others_from_being_found(store, entries, put, caplog):
+    record = put(runtime="onnxruntime").manifest.files["engine.blob.json"].sha256
+    path = store.layout.blob_path(entries["openvino"].sha256)
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    assert [entry.target for entry in store.holding(record)] == [entries["onnxruntime"].target]
+    assert f"{path} was changed" in caplog.text
