@@ -119,8 +119,8 @@ def timings(
     """Wall time of every call in milliseconds, one array per name, measured side by side.
 
     In every round each call runs once, in an order drawn anew; stops after `rounds`, or after `seconds` but at least
-    five rounds. The first call of each is a warm-up and not counted. Before each there are `pause` seconds, not counted;
-    `advance` is told of every round.
+    five rounds. The first call of each is a warm-up and not counted. Before each there are `pause` seconds, not
+    counted; `advance` is told of every round.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"latency needs at least 1 round, got {rounds}")

@@ -241,7 +241,7 @@ def build_options(command: F) -> F:
             click.option(
                 "--timing-cache",
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="Timings of TensorRT's kernels, or with --autotune of candidates: read if it is there, written after.",
+                help="Timings of TensorRT's kernels, or with --autotune of candidates: read if there, written after.",
             ),
             click.option("--version-compatible", is_flag=True, help="TensorRT: an engine for later versions too."),
             click.option("--hardware-compatible", is_flag=True, help="TensorRT: an engine for later GPUs too."),
