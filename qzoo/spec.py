@@ -237,7 +237,8 @@ class Recipe:
 
     `keep_float` are globs of modules that get no quantizers; `float_modules` of modules that have some in the portable
     graph, but are computed in float on this target. `weight_bits` below 8 narrows the weights' integers, [-7, 7] for 4;
-    they are still stored, and computed with, as int8. `qat` is how the calibrated network is fine-tuned before it is exported; None: not at all.
+    they are still stored, and computed with, as int8. `qat` is how the calibrated network is fine-tuned before it is
+    exported; None: not at all.
     """
 
     target: str
