@@ -32,5 +32,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
+    except FileNotFoundError as error:
+        raise DataUnavailable(f"{path}: there is no such image file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataUnavailable(f"{path} can't be read as an image: {error}; fix or remove it") from error
