@@ -29,6 +29,8 @@ CONNECT_S, READ_S = 10.0, 30.0
 """How long a server may take to accept a connection, and to send the next bytes."""
 REDIRECTS = 5
 CONNECTIONS = 8
+_DIRECTLY = {"http": "", "https": "", "all": ""}
+"""No proxy stands between this machine and itself, whatever the environment says."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be others when one asks again (RFC 9110, 15.5 and 15.6; RFC 6585, 4)."""
@@ -68,7 +70,6 @@ class Client:
         self._authorization: dict[str, str] = {}
         self._lock = Lock()
         self._session = requests.Session()
-        self._session.trust_env = not is_loopback(origin)  # no proxy stands between this machine and itself
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS))
         self._check_secure(origin)
@@ -160,6 +161,7 @@ class Client:
                 auth=_Authorization(authorization),
                 stream=True,
                 allow_redirects=False,
+                proxies=_DIRECTLY if is_loopback(url) else None,
                 timeout=(CONNECT_S, READ_S),
             )
         finally:

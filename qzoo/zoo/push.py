@@ -125,7 +125,11 @@ def _sign(store: Store, bundle: _Stored, key: PrivateKey) -> None:
 
 def _upload(store: Store, remote: Remote, name: str, bundles: list[_Stored], transfers: Transfers) -> list[int]:
     """Upload the blobs that are missing; the size of each of them."""
-    named = {file.digest: (what, file) for bundle in bundles for what, file in bundle.files.items()}
+    named = {
+        file.digest: (what if len(bundles) == 1 else f"{bundle.entry.target} {what}", file)
+        for bundle in bundles
+        for what, file in bundle.files.items()
+    }
     calls = [partial(_upload_one, store, remote, name, what, file, transfers) for what, file in named.values()]
     return [size for size in in_parallel(calls, Event()) if size is not None]
 

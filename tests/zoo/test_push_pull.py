@@ -556,3 +556,21 @@ def test_skopeo_copies_the_artifact_out_and_in_with_its_digests_unchanged(
     assert found.trust.status == "trusted"
     assert contents(found.bundle) == contents(publisher.resolve(NET, "openvino"))
     assert [one.reference for one in catalog(remote)] == ["net:int8"] or back == "registry"
+
+
+def test_the_same_build_from_two_machines_under_two_names_is_no_damage(publisher, put, reader, folder):
+    """Both bundles have one id, and so one directory, though each was measured on its own machine."""
+    put()
+    remote = connect(f"oci-layout:{folder}")
+    pushed(publisher, remote)
+    manifest, made = make_bundle("net", weights="file")
+    measured = json.loads(made["measurement.json"])
+    reader.put(
+        "mine", "int8", manifest, {**made, "measurement.json": json.dumps({**measured, "notes": ["here"]}).encode()}
+    )
+    pulled(reader, remote)
+    assert {entry.name for entry in reader.entries()} == {"net:int8", "mine:int8"}
+    assert len({entry.id for entry in reader.entries()}) == 1
+    assert list(reader.verify()) == []
+    reader.resolve(NET).engine.write_bytes(b"edited")
+    assert list(reader.verify()) != []
