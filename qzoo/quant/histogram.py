@@ -21,8 +21,8 @@ BINS = 8192
 """At least half of the bins lie below the largest value seen, so an amax is resolved to 1/4096 of it."""
 MIN_EXPONENT = -100
 """The histogram never covers less than [0, 2^-100), so that a bin is as wide as a normal float32."""
-_EXACT = 2**24
-"""torch.histc counts in float32, which holds every integer up to here."""
+_PIECE = 2**16
+"""Elements counted at a time: 256 KiB, which stay in a core's cache from one step to the next."""
 
 
 class Collector:
@@ -47,20 +47,24 @@ class Collector:
 
     def collect(self, x: Tensor) -> None:
         """Count one batch. A value that is not finite is remembered in `max` and makes every solver fail."""
-        magnitude = x.detach().abs()
-        batch_max = float(magnitude.max())
-        self.elements += magnitude.numel()
-        self._raise_max(batch_max)
-        if not isfinite(self.max):
-            return
-        if batch_max > 0:
-            self._cover(_exponent_of(batch_max))
-        if self.exponent is None:
-            self.counts[0] += magnitude.numel()
-            return
-        scaled = magnitude.mul_(2.0**-self.exponent).flatten()  # exact; and histc's own product might overflow
-        for part in torch.split(scaled, _EXACT):
-            self.counts += torch.histc(part, BINS, 0.0, 1.0).to("cpu", torch.int64)
+        self.merge(Collector.of(x))
+
+    @classmethod
+    def of(cls, x: Tensor) -> Collector:
+        """What one tensor holds. It may be merged into several collectors that see the same tensor."""
+        made, values = cls(), x.detach().flatten()
+        low, high = torch.aminmax(values)
+        made.elements, made.max = values.numel(), float(torch.maximum(-low, high))  # NaN if one is
+        if not isfinite(made.max):
+            return made
+        if made.max == 0:
+            made.counts[0] = values.numel()
+            return made
+        made.exponent = _exponent_of(made.max)
+        factor = BINS * 2.0**-made.exponent
+        for piece in torch.split(values, _PIECE):
+            made.counts += _binned(piece, factor)
+        return made
 
     def merge(self, other: Collector) -> None:
         """Add another collector's counts, as if its batches had been collected here."""
@@ -105,6 +109,12 @@ class Collector:
         elif exponent > self.exponent:
             self.counts = _coarsen(self.counts, exponent - self.exponent)
             self.exponent = exponent
+
+
+def _binned(piece: Tensor, factor: float) -> Tensor:
+    """How many of |x| * factor lie in [i, i + 1), for every bin i. Exact where factor is a power of 2."""
+    bins = piece.abs().mul_(factor).to(torch.int32)
+    return torch.bincount(bins, minlength=BINS).to("cpu")
 
 
 def _exponent_of(value: float) -> int:

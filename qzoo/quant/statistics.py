@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,17 +83,48 @@ def collect(model: nn.Module, batches: Iterable[Tensor], statistics: Statistics 
     """
     found, activations = statistics or Statistics.of(model), activation_quantizers(model)
     _check_same(found.collectors.keys(), activations.keys())
+    seen = _Seen()
     for path, collector in found.collectors.items():
-        activations[path].start_collecting(collector)
+        activations[path].start_collecting(_Shared(collector, seen))
     try:
         with torch.no_grad():
             for batch in batches:
                 model(batch)
+                seen.forget()
                 found.samples += batch.shape[0]
     finally:
         for path in found.collectors:
             activations[path].stop_collecting()
     return found
+
+
+class _Seen:
+    """The histograms of the tensors of one batch: a residual block's input is what several quantizers read."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Tensor], int, Collector]] = {}
+
+    def histogram(self, x: Tensor) -> Collector:
+        """That of a tensor, counted once as long as it lives and isn't written to."""
+        tensor, version, counted = self._known.get(id(x), (None, 0, None))
+        if counted is None or tensor is None or tensor() is not x or version != x._version:  # noqa: SLF001 - PyTorch's count of writes has no public name
+            counted = Collector.of(x)
+            self._known[id(x)] = weakref.ref(x), x._version, counted  # noqa: SLF001
+        return counted
+
+    def forget(self) -> None:
+        """The batch is over."""
+        self._known.clear()
+
+
+class _Shared:
+    """A collector that doesn't count again what another one of the network has counted in this batch."""
+
+    def __init__(self, collector: Collector, seen: _Seen) -> None:
+        self._collector, self._seen = collector, seen
+
+    def collect(self, x: Tensor) -> None:
+        self._collector.merge(self._seen.histogram(x))
 
 
 def _check_same(ours: Iterable[str], theirs: Iterable[str]) -> None:

@@ -15,13 +15,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from qzoo.errors import CalibrationError
-from qzoo.quant.histogram import Collector
 
 
 @contextmanager
@@ -66,6 +65,13 @@ def fake_quantize(x: Tensor, scale: Tensor, axis: int | None, low: int, high: in
     return x.detach().div(scale).round_().clamp_(low, high).mul_(scale)
 
 
+class Collects(Protocol):
+    """What a quantizer shows its inputs to while it is calibrated."""
+
+    def collect(self, x: Tensor) -> None:
+        """Look at one batch."""
+
+
 class _StraightThrough(torch.autograd.Function):
     """PyTorch's own fake_quantize_per_tensor_affine, value for value and gradient for gradient.
 
@@ -102,7 +108,7 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
         self.role: Role = role
         self.path = ""
         self.log2_amax: nn.Parameter | None = None
-        self._calibrator: Collector | None = None
+        self._calibrator: Collects | None = None
 
     @property
     def high(self) -> int:
@@ -131,11 +137,11 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
         return self.amax is not None
 
     @property
-    def collector(self) -> Collector | None:
+    def collector(self) -> Collects | None:
         """What collects this quantizer's inputs; None outside calibration."""
         return self._calibrator
 
-    def start_collecting(self, collector: Collector) -> None:
+    def start_collecting(self, collector: Collects) -> None:
         """Pass inputs through unquantized, and show each to `collector`."""
         self._calibrator, self._if_calib, self._if_quant = collector, True, False
 

@@ -14,8 +14,10 @@ from torch import nn
 
 from qzoo.errors import CalibrationError, IntegrityError, UnknownName
 from qzoo.quant.calibrate import calibrate, calibrate_weights, solve
+from qzoo.quant.histogram import Collector
 from qzoo.quant.modules import QuantConv2d, QuantLinear
 from qzoo.quant.statistics import Statistics, collect
+from qzoo.quant.toolkit import TensorQuantizer
 from qzoo.spec import COMPARED_CALIBRATORS
 
 BATCHES = [scale * torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(scale)) for scale in range(1, 7)]
@@ -130,3 +132,36 @@ def test_an_unknown_calibrator_is_refused_before_the_data_is_read():
 
     with pytest.raises(UnknownName):
         calibrate(network(), never(), "entrophy", "")
+
+
+class _Twice(nn.Module):
+    """One tensor, read by two quantizers; the second time, where `between` is given, after that has changed it."""
+
+    def __init__(self, between=None) -> None:
+        super().__init__()
+        self.first, self.second = TensorQuantizer("input"), TensorQuantizer("skip")
+        self.between = between
+
+    def forward(self, x):
+        y = x * 2
+        first = self.first(y)
+        if self.between is not None:
+            self.between(y)
+        return first + self.second(y)
+
+
+def test_a_tensor_that_two_quantizers_read_is_counted_for_both():
+    batches = [torch.randn(3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    found = collect(_Twice(), batches)
+    expected = Collector()
+    for batch in batches:
+        expected.collect(2 * batch)
+    for collector in found.collectors.values():
+        assert torch.equal(collector.counts, expected.counts)
+        assert collector.elements == 30
+
+
+def test_a_tensor_that_was_written_to_in_between_is_counted_anew():
+    batch = torch.tensor([[1.0, -2.0]])
+    found = collect(_Twice(lambda y: y.relu_()), [batch])
+    assert (found.collectors["first"].max, found.collectors["second"].max) == (4.0, 2.0)
