@@ -25,7 +25,7 @@ from qzoo.zoo.remote import CHUNK, DOCUMENT_LIMIT, BlobStream
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
-CONNECT_S, READ_S = 10.0, 30.0
+CONNECT_S, READ_S = 5.0, 30.0
 """How long a server may take to accept a connection, and to send the next bytes."""
 REDIRECTS = 5
 CONNECTIONS = 8
