@@ -17,7 +17,7 @@ from qzoo.records import (
     digest_of,
     encode,
 )
-from qzoo.spec import Preprocess, Recipe
+from qzoo.spec import Precision, Preprocess, Recipe
 
 RUNTIMES = {"openvino": "avx512_vnni+bf16", "onnxruntime": "avx512_vnni"}
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -30,6 +30,7 @@ def make_bundle(
     *,
     weights: Literal["random", "file"] = "random",
     version: str = "1.0",
+    precision: Precision = "int8",
     engine_bytes: bytes | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """A manifest and its files; the engine's bytes, unless given, depend on the first three."""
@@ -54,7 +55,7 @@ def make_bundle(
         model=model,
         plugin_version="1",
         plugin_source_sha256="0" * 64,
-        recipe=Recipe(target=runtime, precision="int8"),
+        recipe=Recipe(target=runtime, precision=precision),
         weights=WeightsRecord(kind=weights, ref="seed", sha256="1" * 64, num_classes=2),
         sample_list_sha256="2" * 64,
         held_out_list_sha256="3" * 64,

@@ -120,7 +120,7 @@ def command(
             allow_untrusted=allow_untrusted,
             transfers=transfers,
         )
-        found = _object(store, remote.location, wanted, obtained)
+        found = _object(store, remote.location, obtained)
     if as_json:
         from qzoo.records import encode
 
@@ -167,8 +167,9 @@ def _stored(store: Store, reference: Reference, target: str | None, plugins: Reg
     )
 
 
-def _object(store: Store, location: str, reference: Reference, obtained: Obtained) -> PullObject:
+def _object(store: Store, location: str, obtained: Obtained) -> PullObject:
     bundle, pulled = obtained.bundle, obtained.pulled
+    reference = pulled.reference
     files = tuple(
         TransferredFile(name=one.name, digest=one.digest, size=one.size, state=one.state, moved_bytes=one.moved_bytes)
         for one in pulled.files

@@ -56,6 +56,6 @@ def obtain(
         with transfers() as shown:
             pulled = puller.pull(selected, source, allow_untrusted=True, transfers=shown)
         reason = f"rebuilt here from the portable graph that was published for {source}"
-        bundle = rebuild(pulled.bundle, reference)
+        bundle = rebuild(pulled.bundle, pulled.reference)
         return Obtained(bundle=bundle, reason=reason, rebuilt=True, selected=selected, pulled=pulled)
     return Obtained(bundle=pulled.bundle, reason=choice.reason, rebuilt=False, selected=selected, pulled=pulled)

@@ -9,6 +9,7 @@ from functools import partial
 from qzoo.errors import IntegrityError, NoMatchError, RemoteError, UntrustedEngine
 from qzoo.hookspecs import Backend
 from qzoo.store import Bundle, Reference, Store
+from qzoo.store.describe import PRECISION
 from qzoo.store.layout import INDEX, SIGNS, Descriptor
 from qzoo.zoo.blobs import in_parallel
 from qzoo.zoo.catalog import tags_of
@@ -50,8 +51,9 @@ class PulledFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """A bundle that a pull has put into the store."""
+    """A bundle that a pull has put into the store, under `reference`, a name:tag."""
 
+    reference: Reference
     bundle: Bundle
     child: Descriptor
     trust: Verdict
@@ -79,7 +81,7 @@ class Puller:
             if index is not None:
                 freshness = self._fresh(name, tag, index)
         else:
-            index = self._by_digest(name, tag, f"sha256:{reference.digest}")
+            index = self._by_digest(reference, f"sha256:{reference.digest}")
         if index is None:
             there = ", ".join(f"{name}:{one}" for one in tags_of(self._remote, name))
             raise NoMatchError(
@@ -132,14 +134,15 @@ class Puller:
             )
         document = self._manifest(selected, offer)
         child = document.described()
+        stored = _stored_as(selected.reference, child)
         fetch = Fetch(remote=self._remote, name=name, partial=self._store.cache / "pulls")
         for _ in range(GONE):
             for data in (document.data, *(one.data for _, one in signatures), EMPTY_BLOB):
                 self._store.layout.add_blob(data, "application/octet-stream")
             files = self._fetched(fetch, child, transfers or Unseen())
-            bundle = self._store.receive(selected.reference.tagged, child, [one for one, _ in signatures])
+            bundle = self._store.receive(stored.tagged, child, [one for one, _ in signatures])
             if bundle is not None:
-                return Pulled(bundle=bundle, child=child, trust=judged, files=tuple(files))
+                return Pulled(reference=stored, bundle=bundle, child=child, trust=judged, files=tuple(files))
         raise RemoteError(f"{selected.reference}: what was fetched was removed each time; is `qzoo store gc` running?")
 
     def _fresh(self, name: str, tag: str, index: Document) -> Freshness | None:
@@ -152,12 +155,13 @@ class Puller:
             origin=self._remote.location,
         )
 
-    def _by_digest(self, name: str, tag: str, digest: str) -> Document | None:
+    def _by_digest(self, reference: Reference, digest: str) -> Document | None:
         """The index of that digest; of an engine's digest, an index of it and of its signatures in the tag."""
-        document = self._remote.find(name, digest)
+        document = self._remote.find(reference.name, digest)
         if document is None or document.media_type == INDEX:
             return document
-        tagged = self._remote.find(name, tag)
+        _, tag = _stored_as(reference, document.described()).tagged.split(":")
+        tagged = self._remote.find(reference.name, tag)
         listed = [] if tagged is None else tagged.children()
         own = [one for one in listed if digest in (one.digest, one.annotations.get(SIGNS))]
         if any(one.digest == digest for one in own):
@@ -203,3 +207,10 @@ class Puller:
         return PulledFile(
             name=what, digest=blob.digest, size=blob.size, state=found.state, moved_bytes=found.moved_bytes
         )
+
+
+def _stored_as(reference: Reference, child: Descriptor) -> Reference:
+    """The name and tag that an engine is stored under: the reference's; of a digest alone, the engine's precision."""
+    if reference.tag is not None or reference.digest is None:
+        return Reference(reference.name, reference.tag)
+    return Reference.parse(f"{reference.name}:{child.annotations.get(PRECISION, 'int8').replace('+', '-')}")

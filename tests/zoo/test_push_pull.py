@@ -206,6 +206,15 @@ def test_a_digest_may_be_that_of_an_index(zoo, publisher, put, reader):
     assert pulled(reader, zoo.origin, Reference.parse(f"net@{index}")).trust.status == "trusted"
 
 
+def test_an_engine_that_is_named_by_its_digest_alone_is_stored_under_its_own_precision(zoo, publisher, reader):
+    manifest, made = make_bundle("net", weights="file", precision="int8+fp16")
+    publisher.put("net", "int8-fp16", manifest, made)
+    digest = pushed(publisher, zoo.to, Reference.parse("net:int8-fp16")).engines[0].digest
+    found = pulled(reader, zoo.origin, Reference.parse(f"net@{digest}"))
+    assert found.trust.status == "trusted"
+    assert [entry.name for entry in reader.entries()] == ["net:int8-fp16"]
+
+
 @pytest.mark.parametrize(
     ("reference", "says"),
     [
@@ -524,6 +533,19 @@ def test_a_pull_that_is_killed_goes_on_where_it_was(publisher, reader, through, 
     assert found.bundle.engine.read_bytes() == engine
     assert not part.exists()
     assert list(reader.verify()) == []
+
+
+def test_pulls_at_the_same_time_into_one_store_all_end_well(publisher, put, reader, prefix):
+    put()
+    put(runtime="onnxruntime")
+    pushed(publisher, connect(prefix))
+    code = PULL.format(folders=[str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    running = [subprocess.Popen([sys.executable, "-c", code, reader.home, prefix]) for _ in range(3)]
+    assert [process.wait() for process in running] == [0] * 3
+    assert [entry.target for entry in reader.entries()] == ["openvino/avx512_vnni+bf16"]
+    assert contents(reader.resolve(NET)) == contents(publisher.resolve(NET, "openvino"))
+    assert list(reader.verify()) == []
+    assert list(reader.cache.rglob("*.part")) == []
 
 
 # --- copied by others
