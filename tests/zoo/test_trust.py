@@ -48,7 +48,7 @@ def test_a_name_is_a_word_that_can_be_shown(trust, name):
         trust.trust(KEY, name)
 
 
-@pytest.mark.parametrize("word", ["me", KEY.id, KEY.id[:8]])
+@pytest.mark.parametrize("word", ["me", KEY.id, KEY.id[:8]], ids=["name", "id", "its beginning"])
 def test_a_key_is_revoked_by_its_name_its_id_or_the_beginning_of_it(trust, word):
     trust.trust(KEY, "me")
     trust.revoke(word)
@@ -69,7 +69,9 @@ def test_an_unknown_key_is_revoked_by_its_whole_id_before_anybody_trusts_it(trus
         trust.trust(KEY, "me")
 
 
-@pytest.mark.parametrize("word", ["nobody", "abcdef01", KEY.id[:7], KEY.id.upper()])
+@pytest.mark.parametrize(
+    "word", ["nobody", "abcdef01", KEY.id[:7], KEY.id.upper()], ids=["no name", "no id", "too short", "in capitals"]
+)
 def test_what_names_no_key_revokes_none(trust, word):
     trust.trust(KEY, "me")
     with pytest.raises(UsageError, match="no key is called"):
