@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from layers import slowest
 from loading import Array, Candidate, load
 
 from qzoo.measure import accuracy, decide, sqnr_db
@@ -91,8 +92,17 @@ def recipes(zoo: Zoo) -> list[Candidate]:
     return [found for candidate in made if (found := _judged(candidate, zoo)) is not None]
 
 
-def tuned(zoo: Zoo, batch: int) -> tuple[Candidate, list[dict[str, str | float | None]]]:
-    """The engine that --autotune keeps at a batch, and all that it measured."""
+@dataclass(frozen=True)
+class Tuned:
+    """The engine that --autotune keeps at a batch, all that it measured, and the layers that take the time."""
+
+    kept: Candidate
+    tried: list[dict[str, str | float | None]]
+    slowest: list[dict[str, str | float]]
+
+
+def tuned(zoo: Zoo, batch: int) -> Tuned:
+    """Run --autotune at a batch, in a store of its own."""
     options = replace(zoo.options, target="auto", autotune="quick", batch_size=batch)
     store = Store(zoo.folder / f"home-{batch}")
     kept = autotune(options, Registry.load(), store)
@@ -114,7 +124,8 @@ def tuned(zoo: Zoo, batch: int) -> tuple[Candidate, list[dict[str, str | float |
         }
         for one in kept.bundle.measurement.candidates
     ]
-    return found, tried
+    images = np.resize(zoo.prepared.held_out.images, (batch, *zoo.prepared.held_out.images.shape[1:]))
+    return Tuned(found, tried, slowest(kept.bundle.path / "lowered.onnx", runtime, dict(record.config), images))
 
 
 def _judged(candidate: Candidate, zoo: Zoo) -> Candidate | None:

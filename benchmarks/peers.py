@@ -83,7 +83,8 @@ def main() -> None:
             zoo = open_zoo(model, Path(folder), arguments.calib_samples)
             found = [*peers(zoo), *recipes(zoo)]
             for batch in arguments.batch:
-                kept, tried = tuned(zoo, batch)
+                chosen = tuned(zoo, batch)
+                kept = chosen.kept
                 print(
                     f"{model}, batch {batch}: {len(found) + 1} engines, {kept.hint} kept", file=sys.stderr, flush=True
                 )
@@ -91,7 +92,9 @@ def main() -> None:
                 ours, others = _compare(model, batch, [*found, kept], work, Path(folder), arguments)
                 rows += ours
                 theirs += others
-                tuning.append({"model": model, "batch": batch, "candidates": tried})
+                tuning.append(
+                    {"model": model, "batch": batch, "candidates": chosen.tried, "slowest_layers": chosen.slowest}
+                )
     result = {
         "rows": [asdict(row) for row in rows],
         "peers": [asdict(row) for row in theirs],
