@@ -279,7 +279,9 @@ class ModelSpec:
     `builder` is a string, "qzoo_resnet.model:resnet50", of a callable `(num_classes: int) -> torch.nn.Module`, so that
     listing a model imports no torch. `head` is the path of the module whose weight's first axis is the class count
     (it is how the count is read off a checkpoint). `data` is the dataset that calibrates and evaluates it where the
-    caller names none. `--placement auto` ignores `swaps` and replaces modules by type only.
+    caller names none. `--placement auto` ignores `swaps` and replaces modules by type only. `reference` is the
+    ordinary network, "torchvision.models:resnet50", a callable `(*, num_classes: int)`: its state dict must load and
+    give its outputs, which `qzoo plugin check` tests.
     """
 
     name: str
@@ -300,6 +302,7 @@ class ModelSpec:
     data: str = "photos"
     placement: Literal["declared", "derived"] = "declared"
     builder_args: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if not fullmatch(r"[a-z0-9][a-z0-9._/-]*", self.name):
