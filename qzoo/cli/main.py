@@ -25,6 +25,7 @@ VERBS = {
     "list": "List the models, and which plugin each comes from.",
     "login": "Keep a registry's user name and password.",
     "logout": "Forget a registry's user name and password.",
+    "plugin": "Write and check plugins.",
     "pull": "Fetch an engine that somebody built, verified.",
     "push": "Publish stored engines.",
     "run": "Run an engine on images.",

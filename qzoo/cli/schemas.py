@@ -11,6 +11,7 @@ from qzoo.cli.eval import EvalsObject
 from qzoo.cli.key.record import KeyObject, KeysObject
 from qzoo.cli.list import ListObject
 from qzoo.cli.login import LoginObject
+from qzoo.cli.plugin.new import NewPluginObject
 from qzoo.cli.pull import PullObject
 from qzoo.cli.run import RunObject
 from qzoo.cli.sign import SignObject
@@ -42,6 +43,7 @@ from qzoo.report.objects import (
     PlansObject,
     TrainedObject,
 )
+from qzoo.testing.evidence import PluginReport
 from qzoo.zoo.push import Pushed
 
 OBJECTS: dict[str, type] = {
@@ -61,6 +63,8 @@ OBJECTS: dict[str, type] = {
     "keys": KeysObject,
     "list": ListObject,
     "login": LoginObject,
+    "plugin-check": PluginReport,
+    "plugin-new": NewPluginObject,
     "pull": PullObject,
     "push": Pushed,
     "run": RunObject,

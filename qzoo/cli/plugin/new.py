@@ -1,0 +1,50 @@
+"""qzoo plugin new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from qzoo.cli.options import as_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPluginObject:
+    """`qzoo plugin new --json`: the model's name, and the new folder and its files, absolute paths."""
+
+    name: str
+    folder: str
+    files: tuple[str, ...]
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--dir",
+    "parent",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where the folder NAME is made. Default: here.",
+)
+@as_json
+def command(name: str, parent: Path, as_json: bool) -> None:  # noqa: FBT001 - click's flag
+    """Write a new plugin with one model, NAME: one folder, a package that can be installed and passes every check.
+
+    It has a spec, a small network with a quantized module of its own, a test of each check, and a README.
+
+    \b
+    Examples:
+      qzoo plugin new mynet
+      qzoo plugin new mynet --dir ./plugins --json
+    """
+    from qzoo.records import encode
+    from qzoo.testing.scaffold import scaffold
+
+    folder = scaffold(name, parent)
+    files = tuple(str(file) for file in sorted(folder.rglob("*")) if file.is_file())
+    if as_json:
+        click.echo(encode(NewPluginObject(name=name, folder=str(folder), files=files)), nl=False)
+        return
+    click.echo("\n".join([*files, f"next: qzoo plugin check --dir {folder}"]))
