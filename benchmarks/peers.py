@@ -38,8 +38,6 @@ PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "
 FAMILY = {"onnxruntime": "ort quantize_static", "openvino": "ov nncf"}
 """The INT8 peer on the same runtime."""
 
-FP32 = {"onnxruntime": "ort fp32", "openvino": "ov f32"}
-PEER_NAMES = {"ort quantize_static": "onnxruntime `quantize_static`", "ov nncf": "NNCF `quantize`"}
 PEAK = Candidate("int8 peak", "peak", "", "onnxruntime", ours=False)
 
 
@@ -73,7 +71,7 @@ class Row:
 def main() -> None:
     arguments = _parse()
     if arguments.markdown:
-        print("\n".join(markdown(json.loads((RESULTS / f"{arguments.markdown}.json").read_text()))))
+        print("\n".join(markdown([json.loads((RESULTS / f"{name}.json").read_text()) for name in arguments.markdown])))
         return
     rows: list[Row] = []
     theirs: list[Row] = []
@@ -124,7 +122,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--save", metavar="NAME", help="keep the result as benchmarks/results/NAME.json, and a plot")
-    parser.add_argument("--markdown", metavar="NAME", help="measure nothing; print a kept result as README shows it")
+    parser.add_argument(
+        "--markdown", nargs="+", metavar="NAME", help="measure nothing; print kept results as README shows them"
+    )
     return parser.parse_args()
 
 
@@ -175,11 +175,11 @@ def _row(model: str, batch: int, candidate: Candidate, raw: list[list[float]], a
     )
 
 
-def markdown(result: dict[str, Any]) -> Iterable[str]:
-    """A kept result as a table: the engine that --autotune keeps, against the best peer."""
+def markdown(results: list[dict[str, Any]]) -> Iterable[str]:
+    """Kept results as a table: the engine that --autotune keeps, against the best peer."""
     yield "| model | batch | `--autotune` keeps | of best peer | 95 % interval | best peer | SQNR | best INT8 peer's |"
     yield "|---|---|---|---|---|---|---|---|"
-    for row in result["rows"]:
+    for row in [row for result in results for row in result["rows"]]:
         if row["engine"] != "qzoo autotune":
             continue
         low, high = row["ci95"]
