@@ -18,11 +18,7 @@ def source_files(root: Path) -> list[Path]:
 
 def line_of_text(root: Path, text: str) -> str | None:
     """The first `file:line` that holds the text."""
-    for file in source_files(root):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            if text in line:
-                return f"{file}:{number}"
-    return None
+    return line_of_pattern(root, re.escape(text))
 
 
 def line_of_pattern(root: Path, pattern: str) -> str | None:
