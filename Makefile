@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## build resnet20 INT8 for both CPU runtimes from shipped wei
 	$(BIN)/qzoo build resnet20 --int8 --target onnxruntime --target openvino
 
 test: $(INSTALLED) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: $(INSTALLED) ## lint, types, layers
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ docs: $(INSTALLED) ## build the pages into docs/_build, warnings as errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 bench: $(INSTALLED) ## measure against the peers on this machine
-	$(BIN)/python benchmarks/peers.py --models resnet18 resnet50 --batch 1 4
+	$(BIN)/python benchmarks/peers.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf docs/_build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -32,6 +32,7 @@ from timing import time_in_processes
 
 from qzoo.measure import latency_ratio
 
+MODELS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")
 PROCESSES, ROUNDS = 5, 30
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "pytorch-quantization")
@@ -115,7 +116,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50"])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--calib-samples", type=int, default=64)
     parser.add_argument("--processes", type=int, default=PROCESSES)

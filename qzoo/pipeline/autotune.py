@@ -102,7 +102,7 @@ def autotune(
         notes=(*chosen.variant.plan.notes, *_notes(chosen, trials)),
     )
     known = None if force else stored(plan, store)
-    if known is not None and known.measurement.candidates:
+    if known is not None and known.measurement.candidates == records:
         return Tuned(plan, known, cached=True)
     prepared = {shared_key(plans[0]): graphs}
     return Tuned(plan, build_one(plan, store, prepared, shown, candidates=records), cached=False)

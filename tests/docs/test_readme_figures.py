@@ -12,16 +12,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODELS = [f"peers-{model}" for model in ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")]
 
 
 def test_the_peer_table_is_the_kept_result():
-    command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "--markdown", "resnets"]
+    command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "--markdown", *MODELS]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.strip() in README
 
 
-def test_the_kept_result_names_its_command_versions_and_cpu():
-    kept = json.loads((ROOT / "benchmarks/results/resnets.json").read_text())
+@pytest.mark.parametrize("name", MODELS)
+def test_the_kept_result_names_its_command_versions_and_cpu(name):
+    kept = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
     assert kept["command"].startswith("python benchmarks/peers.py")
     assert {"onnxruntime", "openvino", "nncf", "torch"} <= kept["versions"].keys()
     assert kept["cpu"]

@@ -59,8 +59,9 @@ def network() -> MFCNN:
 
 
 @pytest.fixture(scope="module")
-def engines(mfcnn_bundles):
-    return {runtime: qzoo.load(bundle.path) for runtime, bundle in mfcnn_bundles.items()}
+def engines(mfcnn_bundles, mfcnn_home):
+    store = Store(mfcnn_home)
+    return {runtime: qzoo.load(bundle.path, store=store) for runtime, bundle in mfcnn_bundles.items()}
 
 
 @pytest.fixture(scope="module")

@@ -280,7 +280,7 @@ def test_a_build_fine_tunes_before_it_exports(tiny, home, float_run):
     options = Options(model="tiny", target="onnxruntime", weights=float_run.weights, qat_epochs=1)
     (bundle,) = build_all([make_plan(options, tiny, home.home / "cache")], home)
     assert bundle.measurement.verified == "passed"
-    assert "fine-tuning" in bundle.measurement.seconds
+    assert "fine-tuning, epoch 1/1" in bundle.measurement.seconds
     assert bundle.manifest.inputs.recipe.qat.epochs == 1
 
 
