@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def _nncf(graph: Path, images: list[Array], preset: str) -> str:
     singles = [image[None] for batch in images for image in batch]
     chosen = {"preset": nncf.QuantizationPreset.MIXED} if preset else {}
     model = openvino.Core().read_model(graph)
-    quantized = nncf.quantize(model, nncf.Dataset(singles), subset_size=len(singles), **chosen)
+    with redirect_stdout(sys.stderr):  # where its progress bar would go
+        quantized = nncf.quantize(model, nncf.Dataset(singles), subset_size=len(singles), **chosen)
     out = graph.with_name(f"nncf{preset}.xml")
     openvino.save_model(quantized, out, compress_to_fp16=False)
     return str(out)

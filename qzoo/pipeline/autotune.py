@@ -38,7 +38,7 @@ from qzoo.store import Bundle, Store
 SAME = 1.01
 """Latencies within 1 % of the fastest count as equal: less can't be told apart on a machine that does other things."""
 ROUNDS = {"quick": 40, "full": 100}
-PAUSE_S = 0.005
+PAUSE_S = 0.01
 """Before each call. The threads of a runtime spin for a while after a call, and would take the cores from the next."""
 PLAIN = "as the recipe says"
 
