@@ -1,6 +1,7 @@
 """Reading and editing Q/DQ graphs: the few words that every pass is written in.
 
-A pair is a QuantizeLinear and the one DequantizeLinear that reads it. Metadata keys, all under "qzoo.":
+A pair is a QuantizeLinear and the one DequantizeLinear that reads it, through a SpaceToDepth where `blocks` put one.
+Metadata keys, all under "qzoo.":
 
 - "qzoo.role", "qzoo.module" on both nodes of a pair (comma-separated where several quantizers share it);
 - "qzoo.input.<i>" on a consumer: "<role>:<module path>" of the quantizer that its input i came through.
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from qzoo.errors import GraphError
 
 ROLE, MODULE, INPUT = "qzoo.role", "qzoo.module", "qzoo.input."
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+QUANTIZE, DEQUANTIZE, BLOCKS = "QuantizeLinear", "DequantizeLinear", "SpaceToDepth"
 MOVES_DATA = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 """Operators whose output holds values of their first input, and no others."""
 
@@ -127,6 +128,8 @@ def pairs(graph: ir.Graph) -> Iterator[Pair]:
         if node.op_type != QUANTIZE:
             continue
         users = [user for user, _ in node.outputs[0].uses()]
+        if len(users) == 1 and users[0].op_type == BLOCKS:
+            users = [user for user, _ in users[0].outputs[0].uses()]
         if len(users) != 1 or users[0].op_type != DEQUANTIZE:
             readers = ", ".join(str(user.name) for user in users) or "nothing"
             raise GraphError(f"{node.name}: a QuantizeLinear must be read by one DequantizeLinear, not by {readers}")
