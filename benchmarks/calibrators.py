@@ -25,7 +25,7 @@ import torch
 from machine import machine
 from numpy.typing import NDArray
 
-from qzoo.measure import latency_ratio, timings
+from qzoo.measure import latency_ratio, timings, wall
 from qzoo.pipeline import Options, make_plan
 from qzoo.pipeline.forward import batches_of
 from qzoo.pipeline.images import read_calibration
@@ -161,9 +161,9 @@ def _row(name: str, method: str, magnitudes: torch.Tensor, rounds: int) -> Row:
     solve = solver(method)
     times = timings(
         {
-            "ours": lambda: ours(counts, width),
-            "toolkit": lambda: theirs(counts, width),
-            "full": lambda: solve(collector),
+            "ours": wall(lambda: ours(counts, width)),
+            "toolkit": wall(lambda: theirs(counts, width)),
+            "full": wall(lambda: solve(collector)),
         },
         rounds=rounds,
     )

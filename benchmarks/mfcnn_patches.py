@@ -77,7 +77,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="qzoo-bench-") as folder:
         built = list(_engines(Path(folder)))
         found = [candidate for candidate, _ in built]
-        times = time_in_processes(found, batch=1, rounds=ROUNDS, processes=PROCESSES, folder=Path(folder))
+        times = time_in_processes(found, batch=1, rounds=ROUNDS, repeats=PROCESSES)
         rows = [_row(candidate, graph, times[candidate.name]) for candidate, graph in built]
     ratios = [Ratio(a, b, *latency_ratio(np.array(times[a]), np.array(times[b]))) for a, b in RATIOS if b in times]
     result = {

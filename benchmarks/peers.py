@@ -5,9 +5,9 @@
 
 For every model and batch: onnxruntime fp32, onnxruntime quantize_static (QDQ, U8S8, per channel), openvino f32 and
 bf16, NNCF quantize with its default and its mixed preset, torch.compile; and qzoo's recipe for either runtime and what
-`--autotune` keeps. A ratio is the median of ours/peer's over PROCESSES processes of ROUNDS rounds, each round running
-every engine once in a random order, with a bootstrap 95 % interval. In the same rounds an INT8 matrix product is timed,
-the machine's INT8 peak.
+`--autotune` keeps. Each is alone in its process, as in use. A ratio is the median of ours/peer's over PROCESSES
+processes of ROUNDS rounds, each round giving every engine a turn in a random order, with a bootstrap 95 % interval. In
+the same rounds an INT8 matrix product is timed, the machine's INT8 peak.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> None:
                     f"{model}, batch {batch}: {len(found) + 1} engines, {kept.hint} kept", file=sys.stderr, flush=True
                 )
                 work = gmacs(zoo.float_graph, batch)
-                ours, others = _compare(model, batch, [*found, kept], work, Path(folder), arguments)
+                ours, others = _compare(model, batch, [*found, kept], work, arguments)
                 rows += ours
                 theirs += others
                 tuning.append(
@@ -130,10 +130,10 @@ def _parse() -> argparse.Namespace:
 
 
 def _compare(
-    model: str, batch: int, found: list[Candidate], work: float, folder: Path, arguments: argparse.Namespace
+    model: str, batch: int, found: list[Candidate], work: float, arguments: argparse.Namespace
 ) -> tuple[list[Row], list[Row]]:
     timed = [*found, PEAK]
-    raw = time_in_processes(timed, batch=batch, rounds=arguments.rounds, processes=arguments.processes, folder=folder)
+    raw = time_in_processes(timed, batch=batch, rounds=arguments.rounds, repeats=arguments.processes)
     peak = GMAC / float(np.median(np.concatenate([np.asarray(times) for times in raw[PEAK.name]])))
     others = [_row(model, batch, c, raw[c.name], work / peak) for c in found if not c.ours]
     best = min(others, key=lambda row: row.latency_ms)

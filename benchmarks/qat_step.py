@@ -20,7 +20,7 @@ from machine import machine
 from torch import nn
 from torch.nn import functional as F
 
-from qzoo.measure import latency_ratio, timings
+from qzoo.measure import latency_ratio, timings, wall
 from qzoo.pipeline.network import make_network
 from qzoo.quant.calibrate import calibrate
 from qzoo.quant.insert import insert_quantizers
@@ -39,7 +39,7 @@ def main() -> None:
     networks = _networks()
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10
     times = timings(
-        {name: _step(network, images, labels) for name, network in networks.items()}, rounds=arguments.rounds
+        {name: wall(_step(network, images, labels)) for name, network in networks.items()}, rounds=arguments.rounds
     )
     rows = []
     for name, own in times.items():

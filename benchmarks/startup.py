@@ -25,7 +25,7 @@ from machine import machine
 from numpy.typing import NDArray
 
 from qzoo.data.digits import Digits
-from qzoo.measure import latency_ratio, timings
+from qzoo.measure import latency_ratio, timings, wall
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("click", "msgspec", "numpy", "onnxruntime", "openvino", "pluggy", "qzoo")
@@ -80,7 +80,9 @@ def main() -> None:
         environment = _environment(Path(folder))
         words = _programs(Path(folder), environment)
         print(f"{len(words)} programs x {arguments.rounds} rounds", file=sys.stderr)
-        times = timings({name: _call(command, environment) for name, command in words.items()}, rounds=arguments.rounds)
+        times = timings(
+            {name: wall(_call(command, environment)) for name, command in words.items()}, rounds=arguments.rounds
+        )
     rows = [_row(name, times) for name in words]
     print("\n".join(_table(rows)))
     if arguments.save:

@@ -33,10 +33,10 @@ class Guess:
 
 
 class LoadedEngine:
-    """An engine ready to run: `engine(array)` gives its outputs."""
+    """An engine ready to run: `engine(array)` gives its outputs. Plugins were looked for in `plugin_dirs`, too."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
-        self._engine, self.path = engine, path
+    def __init__(self, engine: Engine, path: Path, plugin_dirs: Sequence[Path] = ()) -> None:
+        self._engine, self.path, self.plugin_dirs = engine, path, tuple(plugin_dirs)
 
     @property
     def record(self) -> EngineRecord:
@@ -108,4 +108,4 @@ def load(
     if not own and found.path.suffix == ".onnx":
         check_contained(found.path.read_bytes(), found.path)
     backend = registry.backend(found.record.target.runtime)
-    return LoadedEngine(backend.load(found.path, found.record, threads), found.path)
+    return LoadedEngine(backend.load(found.path, found.record, threads), found.path, plugin_dirs)

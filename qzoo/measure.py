@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import perf_counter, sleep
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +92,21 @@ def softmax(logits: Array) -> Array:
     return chances
 
 
+def wall(call: Callable[[], object]) -> Callable[[], float]:
+    """A turn of `timings` that calls something and gives its wall time in milliseconds."""
+
+    def turn() -> float:
+        start = perf_counter()
+        call()
+        return (perf_counter() - start) * 1e3
+
+    return turn
+
+
 def latency(
-    calls: Mapping[str, Callable[[], object]], *, batch: int, threads: int, rounds: int = 30, seconds: float = 10.0
+    turns: Mapping[str, Callable[[], float]], *, batch: int, threads: int, rounds: int = 30, seconds: float = 10.0
 ) -> dict[str, Latency]:
-    """Median and 95th percentile of each call, in milliseconds, measured side by side as `timings` does."""
+    """Median and 95th percentile of each turn, in milliseconds, measured side by side as `timings` does."""
     return {
         name: Latency(
             median_ms=round(float(np.median(times)), 4),
@@ -104,38 +115,32 @@ def latency(
             threads=threads,
             rounds=len(times),
         )
-        for name, times in timings(calls, rounds=rounds, seconds=seconds).items()
+        for name, times in timings(turns, rounds=rounds, seconds=seconds).items()
     }
 
 
 def timings(
-    calls: Mapping[str, Callable[[], object]],
+    turns: Mapping[str, Callable[[], float]],
     *,
     rounds: int | None = None,
     seconds: float = 10.0,
-    pause: float = 0.0,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Wall time of every call in milliseconds, one array per name, measured side by side.
+    """What every turn gives, its milliseconds (of `wall`, or of `qzoo.apart.turns`), one array per name.
 
-    In every round each call runs once, in an order drawn anew; stops after `rounds`, or after `seconds` but at least
-    five rounds. The first call of each is a warm-up and not counted. Before each there are `pause` seconds, not
-    counted; `advance` is told of every round.
+    In every round each has one turn, in an order drawn anew; stops after `rounds`, or after `seconds` but at least five
+    rounds. The first turn of each is a warm-up and not counted. `advance` is told of every round.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"latency needs at least 1 round, got {rounds}")
-    names = list(calls)
+    names = list(turns)
     for name in names:
-        calls[name]()
+        turns[name]()
     times: dict[str, list[float]] = {name: [] for name in names}
     order, began, done = np.random.default_rng(0), perf_counter(), 0
     while done != rounds and (done < MIN_ROUNDS or perf_counter() - began < seconds):
         for index in order.permutation(len(names)):
-            name = names[index]
-            sleep(pause)
-            start = perf_counter()
-            calls[name]()
-            times[name].append((perf_counter() - start) * 1e3)
+            times[names[index]].append(turns[names[index]]())
         done += 1
         advance()
     return {name: np.array(values) for name, values in times.items()}

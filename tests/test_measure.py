@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import accuracy_score
 
 from qzoo.errors import UsageError
-from qzoo.measure import accuracy, cosine, decide, fidelity, latency, softmax, sqnr_db, top1_agreement
+from qzoo.measure import accuracy, cosine, decide, fidelity, latency, softmax, sqnr_db, top1_agreement, wall
 from qzoo.records import Fidelity
 
 checked = settings(max_examples=60, deadline=None, derandomize=True)
@@ -186,7 +186,7 @@ class Calls:
 
     def __init__(self, *names: str) -> None:
         self.order: list[str] = []
-        self.by_name = {name: lambda name=name: self.order.append(name) for name in names}
+        self.by_name = {name: wall(lambda name=name: self.order.append(name)) for name in names}
 
 
 def test_each_call_runs_once_a_round_after_one_warm_up_that_is_not_counted():
@@ -227,14 +227,14 @@ def test_median_and_p95_are_those_of_the_times_in_milliseconds(monkeypatch):
         now += next(durations)
 
     monkeypatch.setattr("qzoo.measure.perf_counter", lambda: now)
-    found = latency({"a": work}, batch=4, threads=2, rounds=20, seconds=1e9)["a"]
+    found = latency({"a": wall(work)}, batch=4, threads=2, rounds=20, seconds=1e9)["a"]
     assert found.median_ms == pytest.approx(np.median(seconds) * 1e3)
     assert found.p95_ms == pytest.approx(np.percentile(seconds, 95) * 1e3)
     assert (found.batch, found.threads) == (4, 2)
 
 
 def test_p95_is_never_below_the_median():
-    found = latency({"a": lambda: sum(range(1000))}, batch=1, threads=1, rounds=15)["a"]
+    found = latency({"a": wall(lambda: sum(range(1000)))}, batch=1, threads=1, rounds=15)["a"]
     assert 0 < found.median_ms <= found.p95_ms
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qzoo.apart import Apart, turns
 from qzoo.backends.ort import reference
 from qzoo.errors import TargetUnsupported
 from qzoo.hookspecs import Backend, Engine
@@ -194,21 +195,25 @@ class FloatEngines:
 
 
 def measure_latency(
-    engine: Assembled, float_graph: ir.Model, recipe: Recipe, backend: Backend, facts: Facts, image: NDArray[np.float32]
+    engine: Assembled,
+    float_graph: ir.Model,
+    recipe: Recipe,
+    backend: Backend,
+    facts: Facts,
+    plugin_dirs: Sequence[Path],
 ) -> FloatEngines:
-    """Latency of the engine and of its runtime's float engines, interleaved, at the profile's opt batch.
+    """Latency of the engine and of its runtime's float engines, in turn, at the profile's opt batch.
 
     Of an engine that can't run here only the fp32 one's size.
     """
-    batch = np.ascontiguousarray(np.broadcast_to(image, (recipe.batch.opt, *image.shape)))
     target, threads = engine.record.target, os.cpu_count() or 1
-    runs, calls = engine.ran is not None, dict[str, Callable[[], object]]()
+    runs, found = engine.ran is not None, dict[str, Apart]()
     size = engine.record.size_bytes if recipe.precision == "fp32" else None
     with TemporaryDirectory(prefix="qzoo-") as folder:
         if runs:
             own = Path(folder) / engine.engine_name
             own.write_bytes(engine.engine)
-            calls[recipe.precision] = _call(backend.load(own, engine.record), batch)
+            found[recipe.precision] = Apart.of(own, engine.record, recipe.batch.opt, plugin_dirs)
         for precision in _float_precisions(backend, recipe.precision, runs=runs):
             place = Path(folder) / precision
             place.mkdir()
@@ -217,8 +222,9 @@ def measure_latency(
             path, record, _ = build_engine(lowered, float_recipe, backend, target, facts, place)
             size = record.size_bytes if precision == "fp32" else size
             if runs:
-                calls[precision] = _call(backend.load(path, record), batch)
-        measured = latency(calls, batch=recipe.batch.opt, threads=threads) if runs else {}
+                found[precision] = Apart.of(path, record, recipe.batch.opt, plugin_dirs)
+        with turns(found) as taken:
+            measured = latency(taken, batch=recipe.batch.opt, threads=threads) if runs else {}
         return FloatEngines(measured, size)
 
 
@@ -232,11 +238,6 @@ def _float_precisions(backend: Backend, own: Precision, *, runs: bool) -> list[P
         if precision != own:
             usable.append(precision)
     return usable
-
-
-def _call(engine: Engine, batch: NDArray[np.float32]) -> Callable[[], object]:
-    inputs = {engine.record.inputs[0].name: batch}
-    return lambda: engine.run(inputs)
 
 
 def run_batched(engine: Engine, images: NDArray[np.float32]) -> Outputs:

@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from qzoo.apart import Apart, turns
 from qzoo.backends.cpu import cpu_name
 from qzoo.errors import AccuracyGateError, TargetError, TargetUnsupported, UsageError
 from qzoo.graph.groups import float_groups
-from qzoo.hookspecs import Engine
 from qzoo.measure import accuracy, decide, fidelity, timings
 from qzoo.pipeline.assemble import Outputs, build_engine, run_batched, run_reference, serialize
 from qzoo.pipeline.build import build_one, facts_of, shared_key, stored
@@ -38,8 +37,6 @@ from qzoo.store import Bundle, Store
 SAME = 1.01
 """Latencies within 1 % of the fastest count as equal: less can't be told apart on a machine that does other things."""
 ROUNDS = {"quick": 40, "full": 100}
-PAUSE_S = 0.01
-"""Before each call. The threads of a runtime spin for a while after a call, and would take the cores from the next."""
 PLAIN = "as the recipe says"
 
 
@@ -65,11 +62,11 @@ class _Variant:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A variant's engine, running; or `reason`: why it can't be had."""
+    """A variant's engine, to run apart from others; or `reason`: why it can't be had."""
 
     variant: _Variant
     key: str = ""
-    engine: Engine | None = None
+    engine: Apart | None = None
     fidelity: Fidelity | None = None
     accuracy: Accuracy | None = None
     latency_ms: float | None = None
@@ -93,7 +90,7 @@ def autotune(
     level = str(options.autotune)
     variants = _distinct([variant for plan in plans for variant in _variants(plan, graphs, level)], graphs)
     with TemporaryDirectory(prefix="qzoo-") as folder:
-        trials = _measured(_run(variants, graphs, images, Path(folder), shown), images, options, cache, shown)
+        trials = _measured(_run(variants, graphs, images, Path(folder), shown), options, cache, shown)
         chosen = _choose(trials, plans[0])
     records = tuple(_record(trial, trial is chosen) for trial in trials)
     plan = replace(
@@ -220,7 +217,7 @@ def _tried(variant: _Variant, lowered: ir.Model, images: Images, reference: Outp
     return _Trial(
         variant,
         key=_key(variant, lowered),
-        engine=engine,
+        engine=Apart.of(made.path, made.record, recipe.batch.opt, plan.plugin_dirs),
         fidelity=fidelity(reference, outputs, decision, trained=plan.trained),
         accuracy=None if labels is None else accuracy(decide(outputs, decision), labels),
     )
@@ -233,28 +230,19 @@ def _key(variant: _Variant, lowered: ir.Model) -> str:
     return digest_of((str(plan.target), plan.target.version, cpu_name(), threads, batch, config, serialize(lowered)))
 
 
-def _measured(
-    trials: list[_Trial], images: Images, options: Options, cache: TimingCache, progress: Progress
-) -> list[_Trial]:
+def _measured(trials: list[_Trial], options: Options, cache: TimingCache, progress: Progress) -> list[_Trial]:
     """The trials with their latencies: those of the cache, and the others', measured side by side."""
-    calls = {
-        trial.key: partial(trial.engine.run, _batch(trial, images.images[0]))
-        for trial in trials
-        if trial.engine is not None and trial.key not in cache.median_ms
+    engines = {
+        trial.key: trial.engine for trial in trials if trial.engine is not None and trial.key not in cache.median_ms
     }
-    if calls:
+    if engines:
         rounds = ROUNDS[str(options.autotune)]
         progress.stage("measuring candidates", rounds)
-        times = timings(calls, rounds=rounds, pause=PAUSE_S, advance=progress.advance)
+        with turns(engines) as found:
+            times = timings(found, rounds=rounds, advance=progress.advance)
         cache = cache.with_medians({key: round(float(np.median(found)), 4) for key, found in times.items()})
         cache.write(options.timing_cache)
     return [replace(trial, latency_ms=cache.median_ms.get(trial.key)) for trial in trials]
-
-
-def _batch(trial: _Trial, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    plan = trial.variant.plan
-    shape = plan.recipe.batch.opt, *image.shape
-    return {plan.spec.input.name: np.ascontiguousarray(np.broadcast_to(image, shape))}
 
 
 def _choose(trials: list[_Trial], first: Plan) -> _Trial:

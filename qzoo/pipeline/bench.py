@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qzoo.apart import Apart, turns
 from qzoo.engine import LoadedEngine
 from qzoo.errors import UsageError
 from qzoo.measure import latency_ratio, timings
@@ -52,15 +53,21 @@ def bench(
     progress: Progress,
     layers: bool = False,
 ) -> tuple[EngineTimes, ...]:
-    """Time engines, interleaved round by round in a random order, for `seconds` in all.
+    """Time engines, each in a process of its own, in turn and in a random order, for `seconds` in all.
 
-    Raises UsageError for a batch that an engine doesn't take, or a duration that isn't above 0.
+    Raises UsageError for a batch that an engine doesn't take, or a duration that isn't above 0; TargetError.
     """
     if not seconds > 0:
         raise UsageError(f"--duration {seconds}: give seconds, more than 0")
+    for engine in engines:
+        engine.run(_batch(engine, batch_size))  # which refuses a batch that it doesn't take
     progress.stage("timing", None)
-    calls = {str(place): _call(engine, batch_size) for place, engine in enumerate(engines)}
-    times = timings(calls, seconds=seconds, advance=progress.advance)
+    apart = {
+        str(place): Apart.of(engine.path, engine.record, batch_size, engine.plugin_dirs, threads)
+        for place, engine in enumerate(engines)
+    }
+    with turns(apart) as found:
+        times = timings(found, seconds=seconds, advance=progress.advance)
     used = threads or os.cpu_count() or 1
     rows = []
     for engine, own in zip(engines, times.values(), strict=True):
@@ -85,11 +92,6 @@ def bench(
             )
         )
     return tuple(rows)
-
-
-def _call(engine: LoadedEngine, batch_size: int) -> Callable[[], object]:
-    batch = _batch(engine, batch_size)
-    return lambda: engine.run(batch)
 
 
 def _batch(engine: LoadedEngine, batch_size: int) -> dict[str, NDArray[np.float32]]:

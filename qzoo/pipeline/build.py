@@ -168,7 +168,7 @@ def build_one(
     quantization = lowered_fidelity if plan.recipe.quantized else None
     check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)
     clocked.stage("measuring latency")
-    latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, images[0])
+    latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, plan.plugin_dirs)
     measurement = replace(
         _measurement(plan, graphs, engine, latencies),
         candidates=candidates,

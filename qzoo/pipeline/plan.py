@@ -105,6 +105,7 @@ class Plan:
     strict: bool
     image_cache: Path
     timing_cache: Path | None
+    plugin_dirs: tuple[Path, ...]
 
     @property
     def spec(self) -> ModelSpec:
@@ -176,6 +177,7 @@ def make_plan(options: Options, registry: Registry, cache: Path, progress: Progr
         strict=options.strict,
         image_cache=cache / "images",
         timing_cache=options.timing_cache,
+        plugin_dirs=registry.plugin_dirs,
     )
 
 

@@ -69,9 +69,10 @@ class _Candidate:
 
 
 class Registry:
-    """What the loaded plugins provide. Made by `Registry.load`."""
+    """What the loaded plugins provide. Made by `Registry.load`, of which it keeps the `plugin_dirs`."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugin_dirs: Sequence[Path] = ()) -> None:
+        self.plugin_dirs = tuple(plugin_dirs)
         self._models: dict[str, ModelEntry] = {}
         self._families: dict[str, FamilyEntry] = {}
         self._backends: dict[str, tuple[Backend, Provenance]] = {}
@@ -90,7 +91,7 @@ class Registry:
         Raises UsageError for a folder without plugins, UnknownHook for a misspelt hook, DuplicateName where two plugins
         provide the same name.
         """
-        registry = cls()
+        registry = cls(plugin_dirs)
         seen: set[str] = set()
         for candidate in (*_own(builtins), *_installed(), *_in_folders(plugin_dirs, env.get("QZOO_PLUGINS", ""))):
             if candidate.module not in seen:

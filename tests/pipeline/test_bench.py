@@ -7,7 +7,7 @@ import pytest
 
 import qzoo
 from qzoo.errors import UsageError
-from qzoo.measure import latency_ratio, timings
+from qzoo.measure import latency_ratio, timings, wall
 from qzoo.pipeline.bench import bench
 from qzoo.pipeline.progress import Silent
 from qzoo.store import Store
@@ -47,7 +47,7 @@ def test_a_duration_must_be_above_zero(engines, seconds):
 
 def test_calls_take_turns_and_the_warm_up_does_not_count():
     made: list[str] = []
-    times = timings({name: (lambda name=name: made.append(name)) for name in "abc"}, rounds=20)
+    times = timings({name: wall(lambda name=name: made.append(name)) for name in "abc"}, rounds=20)
     assert {len(values) for values in times.values()} == {20}
     rounds = [made[i : i + 3] for i in range(0, len(made), 3)]
     assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
