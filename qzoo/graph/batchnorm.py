@@ -22,6 +22,7 @@ from qzoo.graph.edit import (
     constant,
     data_input,
     free_name,
+    replace_node,
     required_constant,
 )
 
@@ -37,20 +38,51 @@ _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0}
 def fold_batchnorms(graph: ir.Graph) -> None:
     """Fold every BatchNormalization that follows a convolution or Gemm of constant or stored int8 weights, in place.
 
-    Others stay; the invariants then refuse them.
+    Others stay.
     """
     for node in list(graph):
         if node.op_type == "BatchNormalization":
             _fold(graph, node)
 
 
+def spread_batchnorms(graph: ir.Graph) -> None:
+    """Write every BatchNormalization that is left as a multiplication and an addition of constants, in place.
+
+    It has no layer of its own before it: a pre-activation block's reads a residual add, or several layers read one.
+    """
+    for node in list(graph):
+        if node.op_type == "BatchNormalization":
+            _spread(graph, node)
+
+
+def _spread(graph: ir.Graph, norm: ir.Node) -> None:
+    tensor, normalized = data_input(norm), norm.outputs[0]
+    known = tensor.shape or normalized.shape
+    if known is None:
+        return  # the invariants refuse it
+    factor, beta, mean = _factor(norm)
+    shape = (-1, *(1,) * (len(known) - 2))
+    scale = add_initializer(graph, f"{norm.name}.scale", factor.astype(np.float32).reshape(shape))
+    shift = add_initializer(graph, f"{norm.name}.shift", (beta - factor * mean).astype(np.float32).reshape(shape))
+    scaled = ir.node("Mul", [tensor, scale], name=free_name(graph, f"{norm.name}.mul"))
+    scaled.outputs[0].name = free_name(graph, f"{normalized.name}.scaled")
+    scaled.outputs[0].type, scaled.outputs[0].shape = normalized.type, normalized.shape
+    graph.insert_before(norm, scaled)
+    replace_node(graph, norm, ir.node("Add", [scaled.outputs[0], shift], name=norm.name))
+
+
+def _factor(norm: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """gamma / sqrt(var + epsilon), beta and the mean, per channel."""
+    parameters = [required_constant(data_input(norm, index), f"input {index} of {norm.name}") for index in range(1, 5)]
+    gamma, beta, mean, variance = (value.astype(np.float64) for value in parameters)
+    return gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5)), beta, mean
+
+
 def _fold(graph: ir.Graph, norm: ir.Node) -> None:
     layer = data_input(norm).producer()
     if layer is None or not _foldable(layer, graph):
         return
-    parameters = [required_constant(data_input(norm, index), f"input {index} of {norm.name}") for index in range(1, 5)]
-    gamma, beta, mean, variance = (value.astype(np.float64) for value in parameters)
-    factor = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    factor, beta, mean = _factor(norm)
     bias = constant(layer.inputs[2]) if len(layer.inputs) > 2 and layer.inputs[2] is not None else None
     start = np.zeros_like(mean) if bias is None else bias.astype(np.float64)
     folded = (factor * (start - mean) + beta).astype(np.float32)

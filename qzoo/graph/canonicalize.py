@@ -1,8 +1,8 @@
 """Exported graph -> portable graph.
 
 The exporter writes one `qzoo::FakeQuantize` node per quantizer. Here each becomes a stored int8 weight or a Q/DQ pair,
-annotated with the quantizer it came from; BatchNorms that are left are folded; pairs on one tensor with one scale
-become one.
+annotated with the quantizer it came from; BatchNorms that are left are folded, or written as a multiplication and an
+addition; zeros around a convolution's input become its padding; pairs on one tensor with one scale become one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qzoo.errors import GraphError
-from qzoo.graph.batchnorm import fold_batchnorms
+from qzoo.graph.batchnorm import fold_batchnorms, spread_batchnorms
 from qzoo.graph.check import check_portable
 from qzoo.graph.edit import (
     DEQUANTIZE,
@@ -29,6 +29,7 @@ from qzoo.graph.edit import (
     replace_node,
     required_constant,
 )
+from qzoo.graph.padding import pad_in_convolutions
 
 DOMAIN, FAKE_QUANTIZE = "qzoo", "FakeQuantize"
 
@@ -43,6 +44,8 @@ def canonicalize(exported: ir.Model) -> ir.Model:
         if node.domain == DOMAIN and node.op_type == FAKE_QUANTIZE:
             _expand(graph, node)
     fold_batchnorms(graph)
+    spread_batchnorms(graph)
+    pad_in_convolutions(graph)
     _share_pairs(graph)
     remove_dead(graph)
     model.opset_imports.pop(DOMAIN, None)

@@ -9,9 +9,10 @@ from importlib import import_module
 from torch import nn
 
 from qzoo.errors import SpecError
+from qzoo.quant.derive import derive
 from qzoo.quant.fuse import fold_batchnorm
 from qzoo.quant.modules import quantizers
-from qzoo.spec import ModelSpec, QuantSwap, Recipe, match_path, matches_any
+from qzoo.spec import Fusion, ModelSpec, QuantSwap, Recipe, match_path, matches_any
 
 _BY_TYPE = (
     *("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear"),
@@ -24,16 +25,24 @@ AUTO_SWAPS = tuple(QuantSwap(f"qzoo.quant.modules:Quant{kind}", type=f"torch.nn.
 def insert_quantizers(model: nn.Module, spec: ModelSpec, recipe: Recipe, *, trainable: bool = False) -> nn.Module:
     """A copy of a float network in eval mode, its BatchNorms folded and its modules swapped for quantized ones.
 
-    `trainable` keeps the BatchNorms, which fine-tuning needs; the exported graph has them folded all the same. Raises
-    SpecError for a fusion or swap that matches nothing, or a float-kept path that names no module.
+    `trainable` keeps the BatchNorms, which fine-tuning needs; the exported graph has them folded all the same. Where
+    the spec's placement is derived, what it declares itself is taken before what is derived. Raises SpecError for a
+    fusion or swap that matches nothing, a float-kept path that names no module, or a network that `derive` refuses.
     """
-    quantized = deepcopy(model).eval()
+    quantized, fusions, swaps = deepcopy(model).eval(), spec.fusions, spec.swaps
+    if recipe.placement == "auto":
+        swaps = AUTO_SWAPS
+    elif spec.placement == "derived":
+        derived = derive(quantized, spec.input.shape, spec.name)
+        quantized = derived.network
+        fusions = (*fusions, *_undeclared(derived.fusions, fusions, quantized))
+        swaps = (*derived.swaps, *swaps)
     if not trainable:
-        fold_batchnorm(quantized, spec.fusions)
+        fold_batchnorm(quantized, fusions)
     kept = (*spec.keep_float, *recipe.keep_float)
     _check_kept(quantized, kept)
     weight_axis = 0 if recipe.per_channel else None
-    for path, swap in _chosen(quantized, AUTO_SWAPS if recipe.placement == "auto" else spec.swaps, kept):
+    for path, swap in dict(_chosen(quantized, swaps, kept)).items():
         target = resolve(swap.to)
         try:
             quantized.set_submodule(path, target.from_float(quantized.get_submodule(path), weight_axis))  # type: ignore[attr-defined]
@@ -55,6 +64,13 @@ def resolve(name: str) -> object:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise SpecError(f"{name!r} can't be loaded: {error}") from error
+
+
+def _undeclared(derived: tuple[Fusion, ...], declared: tuple[Fusion, ...], model: nn.Module) -> list[Fusion]:
+    """The derived fusions whose BatchNorm no declared one has."""
+    paths = dict(model.named_modules())
+    taken = {bn for fusion in declared for _, bn, _ in fusion.bind(paths)}
+    return [fusion for fusion in derived if fusion.bn not in taken]
 
 
 def _chosen(model: nn.Module, swaps: tuple[QuantSwap, ...], kept: tuple[str, ...]) -> Iterator[tuple[str, QuantSwap]]:

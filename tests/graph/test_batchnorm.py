@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx.reference import ReferenceEvaluator
 
-from qzoo.errors import GraphError
 from qzoo.graph.canonicalize import canonicalize
 from qzoo.graph.edit import required_constant, weight_dequantizers
 
@@ -122,16 +121,19 @@ def test_a_weight_that_two_layers_share_is_scaled_for_each_alone(parse, evaluate
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "before"),
     [
-        QUANTIZED.replace("=> (float[N, 4, 4, 4] y)", "=> (float[N, 4, 4, 4] y, float[N, 4, 4, 4] c)"),
-        QUANTIZED.replace("  c = Conv (x, w_fq)", "  d = Conv (x, w_fq)\n  c = Relu (d)"),
+        (QUANTIZED.replace("=> (float[N, 4, 4, 4] y)", "=> (float[N, 4, 4, 4] y, float[N, 4, 4, 4] c)"), "Conv"),
+        (QUANTIZED.replace("  c = Conv (x, w_fq)", "  d = Conv (x, w_fq)\n  c = Relu (d)"), "Relu"),
     ],
     ids=["whose input is read elsewhere", "behind an activation"],
 )
-def test_a_batchnorm_that_can_not_be_folded_is_refused(parse, text):
-    with pytest.raises(GraphError, match="BatchNorm must be folded"):
-        canonicalize(parse(text, w=W, w_scale=STEP, **NORM))
+def test_a_batchnorm_that_can_not_be_folded_becomes_a_multiplication_and_an_addition(parse, evaluate, text, before):
+    model = canonicalize(parse(text, w=W, w_scale=STEP, **NORM))
+    assert [node.op_type for node in model.graph][-3:] == [before, "Mul", "Add"]
+    made = conv(X, np.rint(W / STEP.reshape(-1, 1, 1, 1)) * STEP.reshape(-1, 1, 1, 1))
+    expected = norm(np.maximum(made, 0) if before == "Relu" else made, **NORM)
+    np.testing.assert_allclose(evaluate(model, x=X)[0], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 FLOATS = st.floats(-4, 4, width=32)

@@ -1,0 +1,30 @@
+"""The network that a graph describes, with the modules and the state dict of the one that it was traced from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx, nn
+
+from qzoo.quant.derive.rewrite import LeftInFloat
+
+_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class DerivedNetwork(nn.Module):
+    """Computes what a graph says with the modules of a network, unused ones included: paths and state dict are its.
+
+    `left_in_float` is what no quantizer will be put on, and why.
+    """
+
+    def __init__(self, network: nn.Module, graph: fx.Graph, left_in_float: tuple[LeftInFloat, ...]) -> None:
+        super().__init__()
+        for name in _STATE:
+            self.__dict__[name] = vars(network)[name]
+        self.training = network.training
+        self.left_in_float = left_in_float
+        self._code = type(fx.GraphModule(network, graph)).forward
+
+    def forward(self, input: Any) -> Any:  # noqa: A002, ANN401 - as the network it was traced from
+        """What the network gives."""
+        return self._code(self, input)
