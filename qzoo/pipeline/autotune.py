@@ -6,7 +6,7 @@ Candidates are judged on calibration images that no range was made from; the hel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qzoo.apart import Apart, turns
 from qzoo.backends.cpu import cpu_name
@@ -36,7 +37,10 @@ from qzoo.store import Bundle, Store
 
 SAME = 1.01
 """Latencies within 1 % of the fastest count as equal: less can't be told apart on a machine that does other things."""
-ROUNDS = {"quick": 40, "full": 100}
+ROUNDS = {"quick": 20, "full": 40}
+"""Of all candidates: heats."""
+FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.15
+"""Those within NEAR of the fastest run again, in new processes each time: where one's memory lies changes its speed."""
 PLAIN = "as the recipe says"
 
 
@@ -231,18 +235,35 @@ def _key(variant: _Variant, lowered: ir.Model) -> str:
 
 
 def _measured(trials: list[_Trial], options: Options, cache: TimingCache, progress: Progress) -> list[_Trial]:
-    """The trials with their latencies: those of the cache, and the others', measured side by side."""
+    """The trials with their latencies: those of the cache, and the others', measured side by side.
+
+    Of those that may be the fastest it is the median of the finals. Of the others it is that of the heats, times what
+    the fastest of the heats took longer in the finals, as a machine's speed changes with what else it does.
+    """
     engines = {
         trial.key: trial.engine for trial in trials if trial.engine is not None and trial.key not in cache.median_ms
     }
     if engines:
         rounds = ROUNDS[str(options.autotune)]
-        progress.stage("measuring candidates", rounds)
-        with turns(engines) as found:
-            times = timings(found, rounds=rounds, advance=progress.advance)
-        cache = cache.with_medians({key: round(float(np.median(found)), 4) for key, found in times.items()})
+        progress.stage("measuring candidates", rounds + FINALS * FINAL_ROUNDS)
+        heats = _medians(engines, [rounds], progress)
+        fastest = min(heats, key=heats.__getitem__)
+        near = {key: engine for key, engine in engines.items() if heats[key] <= NEAR * heats[fastest]}
+        finals = _medians(near, [FINAL_ROUNDS] * FINALS, progress)
+        slower = finals[fastest] / heats[fastest]
+        cache = cache.with_medians({key: round(slower * heat, 4) for key, heat in heats.items()} | finals)
         cache.write(options.timing_cache)
     return [replace(trial, latency_ms=cache.median_ms.get(trial.key)) for trial in trials]
+
+
+def _medians(engines: Mapping[str, Apart], rounds: Sequence[int], progress: Progress) -> dict[str, float]:
+    """Each engine's median latency in milliseconds over rounds that are taken in new processes each time."""
+    found: dict[str, list[NDArray[np.float64]]] = {key: [] for key in engines}
+    for count in rounds:
+        with turns(engines) as started:
+            for key, times in timings(started, rounds=count, advance=progress.advance).items():
+                found[key].append(times)
+    return {key: round(float(np.median(np.concatenate(times))), 4) for key, times in found.items()}
 
 
 def _choose(trials: list[_Trial], first: Plan) -> _Trial:
