@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def time_in_processes(
 def _one_list_each(candidates: Sequence[Candidate], shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
     commands = {c.name: [sys.executable, __file__, json.dumps(asdict(c)), json.dumps(shape)] for c in candidates}
     with processes(commands) as turns:
-        return {name: times.tolist() for name, times in timings(turns, rounds=rounds).items()}
+        return {name: times.tolist() for name, times in timings(turns, rounds=rounds, seconds=inf).items()}
 
 
 def _shape(candidates: Sequence[Candidate]) -> tuple[int, ...]:

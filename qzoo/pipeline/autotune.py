@@ -41,6 +41,8 @@ ROUNDS = {"quick": 20, "full": 40}
 """Of all candidates: heats."""
 FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.15
 """Those within NEAR of the fastest run again, in new processes each time: where one's memory lies changes its speed."""
+SECONDS = 30
+"""Of one heat or final, at most; at least five rounds are run."""
 PLAIN = "as the recipe says"
 
 
@@ -261,7 +263,7 @@ def _medians(engines: Mapping[str, Apart], rounds: Sequence[int], progress: Prog
     found: dict[str, list[NDArray[np.float64]]] = {key: [] for key in engines}
     for count in rounds:
         with turns(engines) as started:
-            for key, times in timings(started, rounds=count, advance=progress.advance).items():
+            for key, times in timings(started, rounds=count, seconds=SECONDS, advance=progress.advance).items():
                 found[key].append(times)
     return {key: round(float(np.median(np.concatenate(times))), 4) for key, times in found.items()}
 
