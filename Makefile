@@ -23,7 +23,7 @@ test: $(INSTALLED) ## run the tests
 check: $(INSTALLED) ## lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy qzoo plugins/qzoo_mfcnn plugins/qzoo_mobilenet plugins/qzoo_resnet weights benchmarks
+	$(BIN)/mypy qzoo plugins/qzoo_mfcnn plugins/qzoo_mobilenet plugins/qzoo_resnet plugins/qzoo_timm weights benchmarks
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED) ## build the pages into docs/_build, warnings as errors

@@ -33,7 +33,8 @@ COMPARED_CALIBRATORS = ("max", "percentile:99.9", "percentile:99.99", "percentil
 class Preprocess:
     """How an image becomes an input tensor: convert, resize the shorter side, centre-crop, scale to [0, 1], normalize.
 
-    `mean` and `std` have one value per channel, in the units of a [0, 1] image. Applied by `qzoo.data.preprocess`.
+    With `squash` both sides are resized to `resize`, whatever the image's shape. `mean` and `std` have one value per
+    channel, in the units of a [0, 1] image. Applied by `qzoo.data.preprocess`.
     """
 
     mode: Literal["RGB", "L"] = "RGB"
@@ -42,6 +43,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         channels = {"RGB": 3, "L": 1}[self.mode]
@@ -53,6 +55,11 @@ class Preprocess:
             raise SpecError(f"preprocess: need 0 < crop <= resize, got crop {self.crop}, resize {self.resize}")
         if min(self.std) <= 0:
             raise SpecError(f"preprocess: every std must be > 0, got {self.std}")
+
+    @property
+    def resizing(self) -> str:
+        """How it resizes, for people: "resize 256 bilinear"."""
+        return f"{'squash' if self.squash else 'resize'} {self.resize} {self.interpolation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +138,11 @@ class WeightSource:
 
     kind "shipped": `ref` is a name in weights/weights.toml. kind "torchvision": `ref` is a torchvision weights enum,
     "ResNet50_Weights.IMAGENET1K_V2". kind "url": `ref` is an https address of a .pth or .safetensors file, `sha256`
-    (a prefix of at least 8 hex digits) its digest.
+    (a prefix of at least 8 hex digits) its digest. kind "timm": `ref` is a pretrained network of timm's,
+    "resnet18.a1_in1k", which timm itself fetches and converts.
     """
 
-    kind: Literal["shipped", "torchvision", "url"]
+    kind: Literal["shipped", "torchvision", "url", "timm"]
     ref: str
     sha256: str | None = None
 

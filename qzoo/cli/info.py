@@ -101,7 +101,7 @@ def _lines(entry: ModelEntry) -> list[str]:
         f"{spec.name}: {spec.summary}",
         f"plugin      {source.plugin}, version {spec.version}, {source.origin}",
         f"input       {spec.input.name}: N x {' x '.join(map(str, spec.input.shape))} {spec.input.dtype}",
-        f"preprocess  {pre.mode}, resize {pre.resize} {pre.interpolation}, crop {pre.crop}",
+        f"preprocess  {pre.mode}, {pre.resizing}, crop {pre.crop}",
         f"            mean {pre.mean}, std {pre.std}",
         f"outputs     {', '.join(spec.outputs)}, decided by {spec.decision}",
         f"classes     {spec.num_classes} (read from {spec.head})",

@@ -35,10 +35,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 
 
 def complete_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """The models whose names begin so."""
+    """The models whose names begin so; a family's prefix, and its models once that is written."""
     from qzoo.registry import Registry
 
-    return [entry.spec.name for entry in Registry.load().models() if entry.spec.name.startswith(incomplete)]
+    registry = Registry.load()
+    names = [entry.spec.name for entry in registry.models()]
+    for family in (entry.family for entry in registry.families()):
+        prefix = f"{family.prefix}/"
+        names += [prefix + name for name in family.names()] if incomplete.startswith(prefix) else [prefix]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_targets(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:

@@ -140,7 +140,7 @@ def _collect(samples: Sequence[Sample], results: Iterator[NDArray[np.uint8] | Sk
 
 
 def _key(samples: Sequence[Sample], preprocess: Preprocess) -> str:
-    geometry = (preprocess.mode, preprocess.resize, preprocess.crop, preprocess.interpolation)
+    geometry = (preprocess.mode, preprocess.resize, preprocess.crop, preprocess.interpolation, preprocess.squash)
     return digest_of((sample_list_digest(samples), geometry, version("pillow")))
 
 

@@ -22,7 +22,11 @@ def apply(preprocess: Preprocess, image: Image) -> NDArray[np.float32]:
 
 def cropped(preprocess: Preprocess, image: Image) -> NDArray[np.uint8]:
     """An image of any size and mode, converted, resized and cropped: uint8 (crop, crop, C)."""
-    image = _resize(image.convert(preprocess.mode), preprocess.resize, RESAMPLING[preprocess.interpolation])
+    image, resampling = image.convert(preprocess.mode), RESAMPLING[preprocess.interpolation]
+    if preprocess.squash:
+        image = image.resize((preprocess.resize, preprocess.resize), resampling)
+    else:
+        image = _resize(image, preprocess.resize, resampling)
     image = _centre_crop(image, preprocess.crop)
     return np.asarray(image, dtype=np.uint8).reshape(preprocess.crop, preprocess.crop, -1)
 

@@ -247,7 +247,7 @@ def _measurement(plan: Plan, graphs: Prepared, engine: Assembled, latencies: Flo
         engine_fidelity=engine.engine_fidelity,
         lowering_cost_db=None,
         data=plan.dataset.name,
-        notes=(*plan.notes, *_planned(plan, graphs, engine), *_skipped(graphs)),
+        notes=(*plan.notes, *_planned(plan, graphs, engine), *_skipped(graphs), *graphs.left_in_float()),
         calibrators=graphs.trials,
         skipped=tuple(one for _, read in _read_images(graphs) for one in read.skipped),
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qzoo import weights
 from qzoo.errors import SpecError, WeightsMismatch
+from qzoo.quant.derive import derive
 from qzoo.quant.insert import resolve
 from qzoo.quant.modules import quantizers, weight_of
 from qzoo.spec import TRAINED, ModelSpec
@@ -71,8 +72,13 @@ def load_ranges(quantized: nn.Module, ranges: dict[str, Tensor], plan: WeightsPl
 
 
 def module_paths(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Every module of a model's network: its path, in which fusions and swaps are written, and its class."""
+    """Every module of a model's network: its path, in which fusions and swaps are written, and its class.
+
+    Where the placement is derived, the points that it makes of operators are among them.
+    """
     network = make_network(spec, spec.num_classes)
+    if spec.placement == "derived":
+        network = derive(network.eval(), spec.input.shape, spec.name).network
     return [(path, type(module).__name__) for path, module in network.named_modules() if path]
 
 

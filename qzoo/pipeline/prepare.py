@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from qzoo.pipeline.plan import Plan
 from qzoo.pipeline.progress import Clocked, Progress
 from qzoo.pipeline.training_data import TrainingData
 from qzoo.quant.calibrate import table_of
+from qzoo.quant.derive import DerivedNetwork
 from qzoo.quant.fuse import fold_batchnorm
 from qzoo.quant.insert import insert_quantizers
 from qzoo.quant.sensitivity import layer_errors
@@ -44,6 +46,12 @@ class Prepared:
     trials: tuple[CalibratorTrial, ...] = ()
     compared: Images | None = None
     seconds: dict[str, float]
+
+    def left_in_float(self) -> list[str]:
+        """What a derived placement put no quantizer on, and why, a line for each reason."""
+        recorded = self.quantized.left_in_float if isinstance(self.quantized, DerivedNetwork) else ()
+        counted = Counter((one.kind, one.reason) for one in recorded)
+        return [f"in float: {count} x {kind}, {reason}" for (kind, reason), count in counted.items()]
 
     def worst_layers(self, count: int = 5) -> list[LayerError]:
         """The layers with the worst SQNR, each quantized alone."""

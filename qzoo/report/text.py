@@ -47,7 +47,7 @@ def engine_lines(record: EngineRecord) -> list[str]:
     some = ", ".join(record.labels[:5]) + (", ..." if len(record.labels) > 5 else "")
     return [
         *lines,
-        f"  preprocess   {pre.mode}, resize {pre.resize} {pre.interpolation}, crop {pre.crop}",
+        f"  preprocess   {pre.mode}, {pre.resizing}, crop {pre.crop}",
         f"               mean {pre.mean}, std {pre.std}",
         f"  labels       {len(record.labels)}: {some}",
     ]

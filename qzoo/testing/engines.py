@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,10 @@ def every_runtime_agrees(subject: Subject) -> Evidence:
 
 
 def every_layer_is_quantized(subject: Subject) -> Evidence:
-    """Which convolutions, linear layers and adds are INT8; one in float that `keep_float` doesn't name is a fault."""
+    """Which convolutions, linear layers and adds are INT8; one in float without a reason is a fault.
+
+    The reason is that `keep_float` names it or, where the placement is derived, what the derivation recorded.
+    """
     network = subject.prepared.quantized
     if network is None:
         return Evidence("", (Fault("nothing is quantized"),))
@@ -82,10 +86,12 @@ def every_layer_is_quantized(subject: Subject) -> Evidence:
             if not all(_quantized(value) for value in list(node.inputs)[:2]):
                 floats.append(node)
     explained = list(_explained(floats, network, subject))
-    kept = [name for name, fault in explained if fault is None]
-    declared = f", in float as keep_float says: {', '.join(kept)}" if kept else ""
-    text = f"{total - len(floats)} of {total} convolutions, linear layers and adds are INT8{declared}"
-    return Evidence(text, tuple(fault for _, fault in explained if fault is not None))
+    kept = [name for name, fault, recorded in explained if fault is None and not recorded]
+    recorded = Counter(name for name, _, recorded in explained if recorded)
+    text = f"{total - len(floats)} of {total} convolutions, linear layers and adds are INT8"
+    text += f", in float as keep_float says: {', '.join(kept)}" if kept else ""
+    text += "".join(f"; in float: {count} x {name}" for name, count in recorded.items())
+    return Evidence(text, tuple(fault for _, fault, _ in explained if fault is not None))
 
 
 def a_second_build_is_the_same(subject: Subject) -> Evidence:
@@ -130,9 +136,12 @@ def _quantized(value: ir.Value | None) -> bool:
     return producer is not None and producer.op_type == DEQUANTIZE
 
 
-def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> Iterator[tuple[str, Fault | None]]:
-    """Each layer in float: its name, and a fault unless it is declared."""
+def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> Iterator[tuple[str, Fault | None, bool]]:
+    """Each layer in float: its name, a fault unless there is a reason, and whether the derivation recorded one."""
+    from qzoo.quant.derive import DerivedNetwork
+
     modules = _float_modules(network)
+    recorded = network.left_in_float if isinstance(network, DerivedNetwork) else ()
     kept = (*subject.spec.keep_float, *subject.plan.recipe.keep_float)
     left = {kind: sum(_LAYERS[node.op_type] == kind for node in floats) for kind in set(_LAYERS.values())}
     for path, (kind, name) in modules.items():
@@ -140,16 +149,26 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
             continue
         left[kind] -= 1
         if matches_any(path, kept):
-            yield path, None
+            yield path, None, False
         else:
             text = f"{path} ({name}) is in float: no swap takes it; add one, or name it in keep_float"
-            yield path, Fault(text, _maker(subject, path) or line_of_text(subject.root, "swaps="))
+            yield path, Fault(text, _maker(subject, path) or line_of_text(subject.root, "swaps=")), False
     root = subject.root
+    for one in recorded:
+        # operators inside what couldn't be traced have no record of their own
+        explains = list(left) if one.kind == "module" else [one.kind] if left.get(one.kind) else []
+        for kind in explains:
+            yield from [(f"{kind}, {one.reason}", None, True)] * (left[kind] if one.kind == "module" else 1)
+            left[kind] = 0 if one.kind == "module" else left[kind] - 1
     for kind, count in left.items():
         if count:
             text = f"{count} {kind}(s) in float, called as operators, which can't be swapped; call a module instead"
             pattern = {"add": r"\w\)?\s\+=?\s.*\w", "convolution": r"\bconv\w*\(", "linear": r"\blinear\(|@"}[kind]
-            yield kind, Fault(text, line_of_pattern(root, pattern) or line_of_object(root, type(network).forward))
+            yield (
+                kind,
+                Fault(text, line_of_pattern(root, pattern) or line_of_object(root, type(network).forward)),
+                False,
+            )
 
 
 def _float_modules(network: nn.Module) -> dict[str, tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Float weights: where they come from, what is in them, and how they get into a network.
 
 `plan` decides and records without loading torch where it can, so that finding an engine that was already built stays
-cheap; sources.py finds or fetches a file, checkpoint.py reads it, network.py loads it into a network.
+cheap; sources.py finds or fetches a file (timm_hub.py one of timm's), checkpoint.py reads it, network.py loads it into
+a network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from qzoo.errors import WeightsUnavailable
 from qzoo.records import WeightsRecord, decode, digest_of, encode, file_digest
 from qzoo.spec import ModelSpec, Placement, WeightSource
+from qzoo.weights import timm_hub
 from qzoo.weights.checkpoint import (
     HEADER,
     RANGE,
@@ -87,11 +89,14 @@ def plan(spec: ModelSpec, option: str, seed: int, cache: Path, progress: Progres
             raise WeightsUnavailable(f"weights: there is no file {option}; {ways_out_of(spec)}")
         return _planned("file", path.name, path, spec=spec, seed=seed, cache=cache)
     for source in spec.weights:
-        found = at_hand(source, cache)
+        found = timm_hub.kept(source.ref, cache) if source.kind == "timm" else at_hand(source, cache)
         if found:
             chosen = _planned(_kind(source), source.ref, found, spec=spec, seed=seed, cache=cache)
             return replace(chosen, record=replace(chosen.record, licence=licence_of(source)))
     for source in spec.weights:
+        if source.kind == "timm":
+            path = timm_hub.fetch(source.ref, cache, ways_out_of(spec))
+            return _planned("hub", source.ref, path, spec=spec, seed=seed, cache=cache)
         if source.kind != "shipped":
             url, sha256 = address(source)
             path = download(url, sha256, cache, progress, ways_out_of(spec))

@@ -126,7 +126,7 @@ def _fetched(url: str, sha256: str, cache: Path, progress: Progress | None, ways
     handle, name = tempfile.mkstemp(dir=cache, prefix=target.name, suffix=".part")
     part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, _reach(url, ways_out) as response:
+        with os.fdopen(handle, "wb") as file, reach(url, ways_out) as response:
             size = response.headers.get("Content-Length")
             total, done, digest = int(size) if size else None, 0, hashlib.sha256()
             for piece in response.iter_content(1 << 20):
@@ -147,7 +147,7 @@ def _fetched(url: str, sha256: str, cache: Path, progress: Progress | None, ways
     return target
 
 
-def _reach(url: str, ways_out: str) -> Response:
+def reach(url: str, ways_out: str) -> Response:
     """Begin a download. On a thread, since no timeout covers name resolution or the sum over a host's addresses."""
     import requests
 

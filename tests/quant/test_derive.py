@@ -418,3 +418,12 @@ def test_the_network_that_was_given_is_left_as_it_was():
     insert_quantizers(net, SPEC, RECIPE)
     assert "body.add" not in dict(net.named_modules())
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_weights_that_were_computed_in_every_call_are_named():
+    torch.manual_seed(0)
+    net = Net(nn.Sequential(Standardized(3, 4, 3), SamePadding(4, 4, 3)))
+    found = derived(net).network
+    assert found.computed == {"body.0.weight"}
+    assert not torch.equal(found.state_dict()["body.0.weight"], net.state_dict()["body.0.weight"])
+    assert torch.equal(found.state_dict()["body.1.weight"], net.state_dict()["body.1.weight"])

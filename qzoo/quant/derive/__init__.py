@@ -73,7 +73,7 @@ def derive(network: nn.Module, shape: tuple[int, ...], name: str) -> Derived:
     rewriting.graph.eliminate_dead_code(lambda node: _has_effect(rewriting, node))
     rewriting.graph.lint()
     swaps = tuple(_swaps(rewriting, traced.leaves))
-    derived = DerivedNetwork(network, rewriting.graph, tuple(rewriting.left))
+    derived = DerivedNetwork(network, rewriting.graph, tuple(rewriting.left), frozenset(rewriting.computed))
     with torch.no_grad():
         _check_same(expected, _outputs(derived(example.clone())), name)
     return Derived(derived, fusions, swaps)

@@ -14,15 +14,18 @@ _STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 class DerivedNetwork(nn.Module):
     """Computes what a graph says with the modules of a network, unused ones included: paths and state dict are its.
 
-    `left_in_float` is what no quantizer will be put on, and why.
+    `left_in_float` is what no quantizer will be put on, and why. `computed` names the weights in its state dict that
+    the other network computes from its own in every call, and that are parameters here.
     """
 
-    def __init__(self, network: nn.Module, graph: fx.Graph, left_in_float: tuple[LeftInFloat, ...]) -> None:
+    def __init__(
+        self, network: nn.Module, graph: fx.Graph, left_in_float: tuple[LeftInFloat, ...], computed: frozenset[str]
+    ) -> None:
         super().__init__()
         for name in _STATE:
             self.__dict__[name] = vars(network)[name]
         self.training = network.training
-        self.left_in_float = left_in_float
+        self.left_in_float, self.computed = left_in_float, computed
         self._code = type(fx.GraphModule(network, graph)).forward
 
     def forward(self, input: Any) -> Any:  # noqa: A002, ANN401 - as the network it was traced from

@@ -107,6 +107,9 @@ def _weighted(
         module = _unlike(kind, weight)
     with torch.no_grad():
         tensors = {"weight": _value(rewriting, weight), "bias": _value(rewriting, bias)}
+    for own, source in (("weight", weight), ("bias", bias)):
+        if isinstance(source, fx.Node) and source.target != f"{path}.{own}":
+            rewriting.computed.add(f"{path}.{own}")
     _plain(rewriting, path, module, kind, {**settings, **tensors})
     rewriting.put(node, path, (argument(node, 0, "input"),))
 

@@ -23,11 +23,15 @@ class LeftInFloat:
 
 @dataclass
 class Rewriting:
-    """A traced graph and the network whose modules it calls, both changed in place; `left` gathers what stays."""
+    """A traced graph and the network whose modules it calls, both changed in place.
+
+    `left` gathers what stays in float, `computed` the names of weights that the network computed in every call.
+    """
 
     network: nn.Module
     graph: fx.Graph
     left: list[LeftInFloat] = field(default_factory=list)
+    computed: set[str] = field(default_factory=set)
 
     def leave(self, node: fx.Node, kind: str, reason: str) -> None:
         """Record that a node stays in float."""
