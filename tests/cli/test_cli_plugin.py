@@ -40,6 +40,8 @@ def test_a_wrong_plugin_ends_with_8_and_the_line_to_look_at(qzoo, tmp_path):
         (("check", "--dir", "no/such"), 2, "there is no such folder"),
         (("new", "Bad Name"), 2, "begin with a lowercase letter"),
         (("new", "torch"), 2, "has a module of that name"),
+        (("new", "somenet", "--from", "torchvision:resnet19"), 2, "did you mean resnet18"),
+        (("new", "somenet", "--from", "keras:resnet50"), 2, "write torchvision:NAME, timm:NAME or blank"),
         (("new",), 2, "Missing argument 'NAME'"),
     ],
 )

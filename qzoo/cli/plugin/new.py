@@ -28,21 +28,32 @@ class NewPluginObject:
     default=Path(),
     help="Where the folder NAME is made. Default: here.",
 )
+@click.option(
+    "--from",
+    "origin",
+    default="blank",
+    show_default=True,
+    metavar="LIBRARY:NETWORK",
+    help="What to begin from: torchvision:NETWORK, timm:NETWORK, or blank, a small network.",
+)
 @as_json
-def command(name: str, parent: Path, as_json: bool) -> None:  # noqa: FBT001 - click's flag
+def command(name: str, parent: Path, origin: str, as_json: bool) -> None:  # noqa: FBT001 - click's flag
     """Write a new plugin with one model, NAME: one folder, a package that can be installed and passes every check.
 
-    It has a spec, a small network with a quantized module of its own, a test of each check, and a README.
+    It has a spec, a network with a quantized module of its own, a test of each check, and a README. Of a library's
+    network, where the quantizers go is derived from its graph.
 
     \b
     Examples:
       qzoo plugin new mynet
       qzoo plugin new mynet --dir ./plugins --json
+      qzoo plugin new mynet --from torchvision:densenet121
+      qzoo plugin new mynet --from timm:regnety_002
     """
     from qzoo.records import encode
     from qzoo.testing.scaffold import scaffold
 
-    folder = scaffold(name, parent)
+    folder = scaffold(name, parent, origin)
     files = tuple(str(file) for file in sorted(folder.rglob("*")) if file.is_file())
     if as_json:
         click.echo(encode(NewPluginObject(name=name, folder=str(folder), files=files)), nl=False)
