@@ -55,12 +55,13 @@ class OnnxRuntime(Backend):
         Convolutions whose result is not quantized stay in float: there is no integer kernel for them. The one that
         reads an image reads blocks of it, which its kernel gathers faster.
         """
-        from qzoo.graph import blocks, bounded, grids, groups, lower, unfused
+        from qzoo.graph import blocks, bounded, grids, groups, lower, transposed, unfused
 
         passes = [
             lower.keep_roles(recipe.roles),
             groups.keep_float(recipe.float_modules),
             lower.narrow_weights(target.weight_max),
+            transposed.store_transposed,
             grids.carry_grids,
             grids.round_once,
             lower.quantize_before_moves,

@@ -80,8 +80,8 @@ def _check_weight(node: ir.Node) -> None:
 
 
 def _output_channel_axis(user: ir.Node) -> tuple[int, str]:
-    # ONNX, operator ConvTranspose: W is (C, M / group, ...), of Conv it is (M, C / group, ...)
-    return (1, "of a ConvTranspose ") if user.op_type == "ConvTranspose" else (0, "")
+    # ONNX, operator ConvTranspose: W is (C, M / group, ...), of Conv it is (M, C / group, ...); MatMul: B is (K, N)
+    return (1, f"of a {user.op_type} ") if user.op_type in ("ConvTranspose", "MatMul") else (0, "")
 
 
 def _check_onnx(model: ir.Model) -> None:

@@ -21,7 +21,7 @@ from qzoo.pipeline.plan import Plan
 from qzoo.pipeline.progress import Clocked, Progress
 from qzoo.pipeline.training_data import TrainingData
 from qzoo.quant.calibrate import table_of
-from qzoo.quant.derive import DerivedNetwork
+from qzoo.quant.derive import DerivedNetwork, derive
 from qzoo.quant.fuse import fold_batchnorm
 from qzoo.quant.insert import insert_quantizers
 from qzoo.quant.sensitivity import layer_errors
@@ -145,8 +145,11 @@ def _fine_tune(quantized: nn.Module, training: Training, plan: Plan, progress: P
 
 
 def _export_float(network: nn.Module, plan: Plan) -> ir.Model:
-    folded = deepcopy(network)
-    fold_batchnorm(folded, plan.spec.fusions)
+    folded, fusions = deepcopy(network), plan.spec.fusions
+    if plan.spec.placement == "derived":
+        derived = derive(folded, plan.spec.input.shape, plan.spec.name)
+        folded, fusions = derived.network, derived.fusions
+    fold_batchnorm(folded, fusions)
     return export(folded, plan.spec.input.name, plan.spec.input.shape, plan.spec.outputs)
 
 

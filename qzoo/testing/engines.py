@@ -125,15 +125,23 @@ def _is_layer(node: ir.Node) -> bool:
 def _weight(value: ir.Value | None) -> bool:
     from qzoo.graph.edit import DEQUANTIZE, constant
 
-    producer = None if value is None else value.producer()
+    producer = _source(value)
     return producer is not None and producer.op_type == DEQUANTIZE and constant(producer.inputs[0]) is not None
 
 
 def _quantized(value: ir.Value | None) -> bool:
     from qzoo.graph.edit import DEQUANTIZE
 
-    producer = None if value is None else value.producer()
+    producer = _source(value)
     return producer is not None and producer.op_type == DEQUANTIZE
+
+
+def _source(value: ir.Value | None) -> ir.Node | None:
+    """What makes a value; the weight of a linear layer of a sequence is exported transposed."""
+    producer = None if value is None else value.producer()
+    while producer is not None and producer.op_type == "Transpose":
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
+    return producer
 
 
 def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> Iterator[tuple[str, Fault | None, bool]]:

@@ -427,3 +427,18 @@ def test_weights_that_were_computed_in_every_call_are_named():
     assert found.computed == {"body.0.weight"}
     assert not torch.equal(found.state_dict()["body.0.weight"], net.state_dict()["body.0.weight"])
     assert torch.equal(found.state_dict()["body.1.weight"], net.state_dict()["body.1.weight"])
+
+
+def test_a_pooling_that_only_a_subtraction_reads_stays_in_float():
+    class Mixer(nn.Module):
+        """Poolformer's (Yu et al. 2022, arXiv:2111.11418, section 3.2)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return self.pool(x) - x
+
+    assert reasons(Net(Mixer())) == {"body.pool": "nothing that computes in integers reads it"}

@@ -19,7 +19,7 @@ from qzoo.quant.derive.attention import spell_out_attention
 from qzoo.quant.derive.fusions import find_fusions
 from qzoo.quant.derive.network import DerivedNetwork
 from qzoo.quant.derive.normalize import functionalize, to_modules
-from qzoo.quant.derive.points import make_points
+from qzoo.quant.derive.points import make_points, read_as_integers
 from qzoo.quant.derive.rewrite import LeftInFloat, Rewriting
 from qzoo.quant.derive.trace import trace
 from qzoo.quant.modules import Add, Concat, Matmul, Mul
@@ -39,6 +39,7 @@ _TWINS: dict[type[nn.Module], str] = {
         *(Add, Mul, Concat, Matmul),
     )
 }
+_POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)  # noqa: SLF001 - the common base has no public name
 
 
@@ -81,10 +82,16 @@ def derive(network: nn.Module, shape: tuple[int, ...], name: str) -> Derived:
 
 def _swaps(rewriting: Rewriting, leaves: Mapping[type[nn.Module], str]) -> Iterator[QuantSwap]:
     """A swap for every module that is called and has a quantized twin, inside what couldn't be traced too."""
-    called = dict.fromkeys(str(node.target) for node in rewriting.graph.nodes if node.op == "call_module")
-    for path in called:
+    called: dict[str, list[fx.Node]] = {}
+    for node in rewriting.graph.nodes:
+        if node.op == "call_module":
+            called.setdefault(str(node.target), []).append(node)
+    for path, nodes in called.items():
         module = rewriting.network.get_submodule(path)
-        if type(module) in _TWINS:
+        if isinstance(module, _POOLINGS) and not any(read_as_integers(rewriting, node) for node in nodes):
+            # a float reader takes the pooled values as they are: rounding what is pooled gains nothing
+            rewriting.leave(nodes[0], "pooling", "nothing that computes in integers reads it")
+        elif type(module) in _TWINS:
             yield QuantSwap(_TWINS[type(module)], path=path)
         elif type(module) in leaves:
             why = f"{type(module).__name__} can't be traced, so that only its layers are quantized"

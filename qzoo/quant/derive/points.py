@@ -17,6 +17,10 @@ _MOVING = (
 )
 
 
+_PENDING = ("add", "cat", "matmul")
+"""What may still become a point."""
+
+
 def make_points(rewriting: Rewriting) -> None:
     """Give each operator that is quantized a module of its own; record why another stays in float."""
     lineage = Lineage.of(rewriting)
@@ -76,7 +80,7 @@ def _concat(rewriting: Rewriting, lineage: Lineage, node: fx.Node) -> None:
         rewriting.leave(node, "concat", f"it joins what comes from {_makers(lineage, tensors[0])}")
     elif (shapes[0] or (BATCH,))[dim] % BATCH == 0:
         rewriting.leave(node, "concat", "it joins along the batch")
-    elif not _read_as_integers(rewriting, node):
+    elif not read_as_integers(rewriting, node, _PENDING):
         rewriting.leave(node, "concat", "nothing that computes in integers reads it")
     else:
         _replace(rewriting, lineage, node, "concat", Concat(dim), tuple(tensors))
@@ -123,7 +127,8 @@ def _makers(lineage: Lineage, node: fx.Node) -> str:
     return ", ".join(words[kind] for kind in sorted(lineage.kinds[node])) or "no layer"
 
 
-def _read_as_integers(rewriting: Rewriting, node: fx.Node) -> bool:
+def read_as_integers(rewriting: Rewriting, node: fx.Node, pending: tuple[str, ...] = ()) -> bool:
+    """Whether something that computes in integers reads a value, perhaps moved; operators of `pending` names too."""
     queue, seen = list(node.users), set[fx.Node]()
     while queue:
         user = queue.pop()
@@ -131,7 +136,7 @@ def _read_as_integers(rewriting: Rewriting, node: fx.Node) -> bool:
             continue
         seen.add(user)
         module = rewriting.module_of(user)
-        if isinstance(module, _INTEGER) or names(user, "add", "cat", "matmul"):
+        if isinstance(module, _INTEGER) or names(user, *pending):
             return True
         if isinstance(module, _MOVES) or names(user, *_MOVING):
             queue += user.users
