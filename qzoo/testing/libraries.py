@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qzoo.errors import UnknownName, UsageError
@@ -54,7 +55,6 @@ def described(origin: str) -> Described | None:
 
 
 def _torchvision(name: str) -> Described:
-    import torch
     import torchvision
     from torchvision.models import get_model_builder, get_model_weights, list_models
 
@@ -65,8 +65,7 @@ def _torchvision(name: str) -> Described:
     # as torchvision itself makes it where it loads weights into it
     options = {"init_weights": False, "transform_input": True} if auxiliary else {}
     make, extra = get_model_builder(name), "".join(f", {key}={value}" for key, value in options.items())
-    with torch.device("meta"):
-        network, wider = (make(num_classes=count, **options).eval() for count in (1000, 1001))
+    network, wider = (_without_data(partial(make, num_classes=count, **options)) for count in (1000, 1001))
     chosen = _first_that_fits(name, network, list(get_model_weights(name)), get_model_weights(name).DEFAULT)
     preset = chosen.transforms()
     (size,), (resize,) = preset.crop_size, preset.resize_size
@@ -99,6 +98,18 @@ def _torchvision(name: str) -> Described:
 
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 """The networks with heads that are called in training only."""
+
+
+def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network on the "meta" device, where it costs no time, in eval mode."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return make().eval()
+    except NotImplementedError:  # a RegNet computes its widths by tensors
+        with torch.random.fork_rng(devices=[]):
+            return make().to("meta").eval()
 
 
 def _first_that_fits(name: str, network: nn.Module, members: list[WeightsEnum], default: WeightsEnum) -> WeightsEnum:

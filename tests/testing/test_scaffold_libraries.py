@@ -73,6 +73,11 @@ def test_of_a_transformer_the_weights_are_those_of_the_size_it_is_built_for():
     assert (found.shape, found.weights.ref) == ((3, 224, 224), "ViT_H_14_Weights.IMAGENET1K_SWAG_LINEAR_V1")
 
 
+def test_a_network_that_cannot_be_built_without_data_is_described_all_the_same():
+    found = described("torchvision:regnet_x_400mf")
+    assert (found.head, found.weights.ref) == ("fc", "RegNet_X_400MF_Weights.IMAGENET1K_V2")
+
+
 @pytest.mark.parametrize(
     ("origin", "near"), [("torchvision:densnet121", "densenet121"), ("timm:regnety_02", "timm/regnety_002")]
 )
