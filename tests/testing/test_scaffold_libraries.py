@@ -83,7 +83,7 @@ def test_a_network_that_cannot_be_built_without_data_is_described_all_the_same()
 )
 def test_a_misspelt_network_is_an_unknown_name_with_those_that_are_near(tmp_path, origin, near):
     with pytest.raises(UnknownName, match="did you mean") as raised:
-        scaffold("misspelt", tmp_path, origin)
+        scaffold("a-misspelt-origin", tmp_path, origin)
     assert near in raised.value.near
     assert list(tmp_path.iterdir()) == []
 

@@ -14,8 +14,6 @@ from qzoo.backends.trt.gpu import cuda_runtime, why_no_gpu
 from qzoo.backends.trt.run import Session, Tensor, TrtEngine, layer_times, read_plan
 from qzoo.engine import LoadedEngine
 from qzoo.errors import IntegrityError, TargetError, UsageError
-from qzoo.pipeline.bench import bench
-from qzoo.pipeline.progress import Silent
 from qzoo.records import EngineRecord, Target, TensorInfo, digest_of
 from qzoo.spec import Preprocess
 
@@ -175,13 +173,6 @@ def test_an_engine_takes_the_batches_of_its_record_and_no_others():
         engine.run({"input": np.zeros((5, 3), np.float32)})
 
 
-def test_bench_has_percentiles_throughput_and_with_layers_each_layers_time():
-    loaded = LoadedEngine(TrtEngine(session(), RECORD), Path("engine.plan"))
-    plain, full = (
-        bench([loaded], batch_size=2, threads=None, seconds=0.01, progress=Silent(), layers=layers)[0]
-        for layers in (False, True)
-    )
-    assert plain.layers is None
-    assert 0 < full.median_ms <= full.p90_ms <= full.p99_ms
-    assert full.images_per_second > 0
-    assert [(layer.name, layer.calls) for layer in full.layers] == [("double", 20), ("copy", 20)]
+def test_a_loaded_engine_tells_each_layers_time():
+    layers = LoadedEngine(TrtEngine(session(), RECORD), Path("engine.plan")).profile({"input": X}, 20)
+    assert [(layer.name, layer.calls) for layer in layers] == [("double", 20), ("copy", 20)]
