@@ -224,7 +224,7 @@ def measure_latency(
             if runs:
                 found[precision] = Apart.of(path, record, recipe.batch.opt, plugin_dirs)
         with turns(found) as taken:
-            measured = latency(taken, batch=recipe.batch.opt, threads=threads) if runs else {}
+            measured = latency(taken, batch=recipe.batch.opt, threads=threads)
         return FloatEngines(measured, size)
 
 

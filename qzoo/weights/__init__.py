@@ -94,14 +94,16 @@ def plan(spec: ModelSpec, option: str, seed: int, cache: Path, progress: Progres
             chosen = _planned(_kind(source), source.ref, found, spec=spec, seed=seed, cache=cache)
             return replace(chosen, record=replace(chosen.record, licence=licence_of(source)))
     for source in spec.weights:
-        if source.kind == "timm":
-            path = timm_hub.fetch(source.ref, cache, ways_out_of(spec))
-            return _planned("hub", source.ref, path, spec=spec, seed=seed, cache=cache)
         if source.kind != "shipped":
-            url, sha256 = address(source)
-            path = download(url, sha256, cache, progress, ways_out_of(spec))
+            path = _fetched(source, cache, progress, ways_out_of(spec))
             return _planned("hub", source.ref, path, spec=spec, seed=seed, cache=cache)
     raise WeightsUnavailable(f"weights: none of {spec.name} are at hand; {ways_out_of(spec)}")
+
+
+def _fetched(source: WeightSource, cache: Path, progress: Progress | None, ways_out: str) -> Path:
+    if source.kind == "timm":
+        return timm_hub.fetch(source.ref, cache, ways_out)
+    return download(*address(source), cache, progress, ways_out)
 
 
 def trained_by(plan: WeightsPlan) -> TrainedBy:
