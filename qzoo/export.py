@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from qzoo.errors import ExportError
@@ -25,9 +26,24 @@ def export(model: nn.Module, input_name: str, shape: Sequence[int], outputs: Seq
     `shape` is the input's without the batch, (C, H, W); float32. The network is left in the mode it was in. A network
     without quantizers gives a graph without Q/DQ. Raises ExportError or GraphError.
     """
+    return canonicalize(_traced(model, input_name, shape, outputs))
+
+
+def export_with_float(
+    model: nn.Module, input_name: str, shape: Sequence[int], outputs: Sequence[str]
+) -> tuple[ir.Model, ir.Model]:
+    """The portable graph as `export` makes it, and the graph of the same network in float, without its quantizers."""
+    traced = _traced(model, input_name, shape, outputs)
+    floating = canonicalize(traced, quantized=False)
+    with _quiet_exporter():
+        fold_constants(floating)  # the exporter left what lay behind a quantizer: a linear layer's transposition
+    return canonicalize(traced), floating
+
+
+def _traced(model: nn.Module, input_name: str, shape: Sequence[int], outputs: Sequence[str]) -> ir.Model:
     training = model.training
     try:
-        return canonicalize(_trace(model.eval(), input_name, shape, outputs))
+        return _trace(model.eval(), input_name, shape, outputs)
     finally:
         model.train(training)
 

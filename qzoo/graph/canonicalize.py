@@ -34,15 +34,21 @@ from qzoo.graph.padding import pad_in_convolutions
 DOMAIN, FAKE_QUANTIZE = "qzoo", "FakeQuantize"
 
 
-def canonicalize(exported: ir.Model) -> ir.Model:
-    """The portable graph of an exported one. Raises GraphError if it can't hold the invariants."""
+def canonicalize(exported: ir.Model, *, quantized: bool = True) -> ir.Model:
+    """The portable graph of an exported one; without quantizers the float network's.
+
+    Raises GraphError if it can't hold the invariants.
+    """
     model = exported.clone()
     graph = model.graph
     _strip_metadata(model)
     _global_pooling(graph)
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == FAKE_QUANTIZE:
-            _expand(graph, node)
+            if quantized:
+                _expand(graph, node)
+            else:
+                _bypass(graph, node)
     fold_batchnorms(graph)
     spread_batchnorms(graph)
     pad_in_convolutions(graph)
@@ -104,6 +110,14 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
     graph.insert_before(node, quantize)
     replace_node(graph, node, dequantize)
     _rename(graph, dequantize, f"{path}.output")
+
+
+def _bypass(graph: ir.Graph, node: ir.Node) -> None:
+    output, tensor = node.outputs[0], data_input(node)
+    if output in graph.outputs:
+        replace_node(graph, node, ir.node("Identity", [tensor], name=node.name))  # so that it keeps its name
+    else:
+        output.replace_all_uses_with(tensor)
 
 
 def _rename(graph: ir.Graph, node: ir.Node, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,6 +28,30 @@ def batches_of(read: Images) -> Iterator[torch.Tensor]:
 def steps(images: int) -> int:
     """How many batches so many images are."""
     return -(-images // BATCH)
+
+
+def fast_layout(network: nn.Module, images: NDArray[np.float32]) -> torch.memory_format:
+    """The layout in which a CPU runs a network's convolutions fastest: channels last, where the network allows it.
+
+    One that views channels as an outer dimension runs in NCHW only. The results differ in rounding. Tried on two of
+    `images` (N, C, H, W); the network is left in NCHW.
+    """
+    with laid_out(network, torch.channels_last), torch.inference_mode():
+        try:
+            network(torch.from_numpy(images[:2]))
+        except RuntimeError:  # where the layout isn't the cause, it comes again
+            return torch.contiguous_format
+    return torch.channels_last
+
+
+@contextmanager
+def laid_out(network: nn.Module, layout: torch.memory_format) -> Iterator[None]:
+    """A network's weights in a layout, which its activations take on; in NCHW again afterwards."""
+    network.to(memory_format=layout)
+    try:
+        yield
+    finally:
+        network.to(memory_format=torch.contiguous_format)
 
 
 def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:

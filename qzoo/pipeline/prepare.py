@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from qzoo.errors import CalibrationError
-from qzoo.export import export
+from qzoo.export import export, export_with_float
 from qzoo.pipeline.calibrators import Calibrated, calibrate_plan
-from qzoo.pipeline.forward import BATCH, Outputs, batches_of, forward, steps
+from qzoo.pipeline.forward import BATCH, Outputs, batches_of, fast_layout, forward, laid_out, steps
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
 from qzoo.pipeline.network import LoadedNetwork, load_network, load_ranges
 from qzoo.pipeline.plan import Plan
@@ -68,11 +68,13 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     loaded = load_network(spec, plan.weights, next(batches_of(calibration)))
     network = loaded.network
     clocked.stage("float reference", steps(len(plan.held_out)))
-    float_outputs = forward(network, held_out.images, spec.outputs, clocked)
-    clocked.stage("exporting the float graph")
-    float_graph = _export_float(network, plan)
+    layout = fast_layout(network, calibration.images)
+    with laid_out(network, layout):
+        float_outputs = forward(network, held_out.images, spec.outputs, clocked)
     if not plan.recipe.quantized:
         _check_finite(float_outputs, spec)
+        clocked.stage("exporting the float graph")
+        float_graph = _export_float(network, plan)
         return Prepared(
             portable=float_graph,
             float_graph=float_graph,
@@ -84,12 +86,15 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             quantized=None,
             seconds=clocked.seconds(),
         )
-    quantized, calibrated = _quantize(loaded, plan, calibration, clocked)
+    quantized, calibrated = _quantize(loaded, plan, calibration, layout, clocked)
     _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
     clocked.stage("fake-quantized reference", steps(len(plan.held_out)))
-    fake_quantized = forward(quantized, held_out.images, spec.outputs, clocked)
+    with laid_out(quantized, layout):
+        fake_quantized = forward(quantized, held_out.images, spec.outputs, clocked)
     clocked.stage("exporting the portable graph")
-    portable = export(quantized, spec.input.name, spec.input.shape, spec.outputs)
+    portable, float_graph = export_with_float(quantized, spec.input.name, spec.input.shape, spec.outputs)
+    if plan.recipe.qat is not None:
+        float_graph = _export_float(network, plan)  # fine-tuning moved the other one's weights
     return Prepared(
         portable=portable,
         float_graph=float_graph,
@@ -106,7 +111,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
 
 
 def _quantize(
-    loaded: LoadedNetwork, plan: Plan, calibration: Images, progress: Progress
+    loaded: LoadedNetwork, plan: Plan, calibration: Images, layout: torch.memory_format, progress: Progress
 ) -> tuple[nn.Module, Calibrated]:
     """The calibrated network, fine-tuned where the recipe says so, and its ranges."""
     recipe, digest = plan.recipe, plan.inputs.sample_list_sha256
@@ -116,7 +121,8 @@ def _quantize(
         load_ranges(quantized, loaded.ranges, plan.weights)
         found = Calibrated(table=table_of(quantized, TRAINED, 0, digest))
     else:
-        found = calibrate_plan(quantized, loaded.network, plan, calibration, progress)
+        with laid_out(quantized, layout):
+            found = calibrate_plan(quantized, loaded.network, plan, calibration, progress)
     if recipe.qat is not None:
         _fine_tune(quantized, recipe.qat, plan, progress)
         found = replace(found, table=table_of(quantized, TRAINED, found.table.samples, digest))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qzoo.errors import ExportError, GraphError
-from qzoo.export import export
+from qzoo.export import export, export_with_float
 from qzoo.graph.canonicalize import canonicalize
 from qzoo.quant.calibrate import calibrate
 from qzoo.quant.modules import QuantAdaptiveAvgPool2d, QuantAdd, QuantConv2d, QuantLinear, quantizers
@@ -131,6 +131,44 @@ def test_a_network_without_quantizers_exports_to_a_graph_without_pairs(evaluate)
     assert {node.op_type for node in graph.graph} == {"Conv", "Relu"}
     expected = model(torch.from_numpy(images)).detach().numpy()
     np.testing.assert_allclose(evaluate(graph, input=images)[0], expected, atol=1e-6)
+
+
+class Sequence(nn.Module):
+    """(N, 4, 6) -> (N, 4, 5): the exporter writes its linear layer as a product with the transposed weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = QuantLinear.from_float(nn.Linear(6, 5), 0)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(Residual, (2, 6, 6)), (Sequence, (4, 6))])
+def test_one_export_gives_the_portable_graph_and_that_of_the_network_in_float(kind, shape, evaluate):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind().eval()
+    images = torch.from_numpy(image(3, (4, *shape)))
+    with torch.no_grad():
+        expected = model(images).numpy()  # nothing is calibrated yet
+    for path, quantizer in quantizers(model).items():
+        quantizer.path = path
+    calibrate(model, [images], "max", "")
+    portable, floating = export_with_float(model, "input", shape, ("logits",))
+    assert ir.to_proto(portable) == ir.to_proto(export(model, "input", shape, ("logits",)))
+    assert not {"QuantizeLinear", "DequantizeLinear", "Transpose"} & {node.op_type for node in floating.graph}
+    found = evaluate(floating, input=images.numpy())[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_without_quantizers_an_output_that_had_one_keeps_its_name_and_an_input_its_values(parse, evaluate):
+    text = f"""
+    g (float[N,2] x) => (float[N,2] y) {{ y = qzoo.FakeQuantize {INPUT.format("q")} (x, x_scale) }}
+    """
+    floating, values = canonicalize(parse(text, x_scale=np.float32(1)), quantized=False), image(0, (3, 2))
+    assert [value.name for value in floating.graph.outputs] == ["y"]
+    np.testing.assert_array_equal(evaluate(floating, x=values)[0], values)
 
 
 def test_export_leaves_a_training_network_in_training(network):

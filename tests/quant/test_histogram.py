@@ -72,6 +72,36 @@ def test_each_value_is_counted_in_the_bin_that_it_lies_in(values):
     assert np.array_equal(collector.counts.numpy(), np.bincount(places, minlength=BINS))
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.transpose(0, 3),
+        lambda x: x[:, ::2, 1:],
+        lambda x: x[:, :1].expand(-1, 5, -1, -1),
+        lambda x: x[0, 0, 0, 0],
+    ],
+    ids=["channels last", "transposed", "with gaps", "expanded", "a scalar"],
+)
+def test_the_layout_in_memory_does_not_matter(layout):
+    x = layout(torch.from_numpy(np.random.default_rng(0).normal(size=(3, 8, 40, 50)).astype(np.float32)))
+    collector = Collector()
+    collector.collect(x)
+    assert same(collector, collected(x.numpy().copy()))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_does_not_matter(threads):
+    values, before = np.random.default_rng(0).normal(size=200_001).astype(np.float32), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        collector = collected(values)
+    finally:
+        torch.set_num_threads(before)
+    places = (np.abs(values) / collector.width).astype(np.int64)  # exact: the width is a power of two
+    assert np.array_equal(collector.counts.numpy(), np.bincount(places, minlength=BINS))
+
+
 def test_more_values_in_one_bin_than_a_float32_can_count_are_all_counted():
     collector = Collector()
     collector.collect(torch.full((2**24 + 3,), 0.75))

@@ -1,0 +1,74 @@
+"""Images through a network in the layout that its convolutions are fastest in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qzoo.errors import SpecError
+from qzoo.pipeline.forward import fast_layout, forward, laid_out
+from qzoo.pipeline.progress import Silent
+
+IMAGES = np.random.default_rng(0).normal(size=(37, 3, 8, 8)).astype(np.float32)
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+class Viewing(Pooled):
+    """Views the channels as the outer dimension of what follows them, which other layouts than NCHW don't allow."""
+
+    def forward(self, x):
+        return self.conv(x).view(len(x), -1)
+
+
+@pytest.fixture(params=[Pooled, Viewing])
+def network(request) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return request.param().eval()
+
+
+def as_it_is(network: nn.Module) -> np.ndarray:
+    with torch.inference_mode():
+        return network(torch.from_numpy(IMAGES)).numpy()
+
+
+def test_in_the_fast_layout_the_outputs_are_those_of_the_network_as_it_is(network):
+    expected = as_it_is(network)
+    with laid_out(network, fast_layout(network, IMAGES)):
+        once, again = (forward(network, IMAGES, ("y",), Silent())["y"] for _ in range(2))
+    assert np.allclose(once, expected, rtol=1e-5, atol=1e-6)
+    assert once.tobytes() == again.tobytes()
+
+
+def test_channels_come_last_where_the_network_allows_it(network):
+    allowed = type(network) is Pooled
+    assert fast_layout(network, IMAGES) == (torch.channels_last if allowed else torch.contiguous_format)
+
+
+def test_the_layout_is_nchw_again_afterwards_also_when_it_fails(network):
+    expected = as_it_is(network)
+    with pytest.raises(RuntimeError, match="channels"), laid_out(network, torch.channels_last):
+        network(torch.from_numpy(IMAGES[:, :2]))
+    assert network.conv.weight.is_contiguous()
+    assert as_it_is(network).tobytes() == expected.tobytes()
+
+
+def test_an_error_of_the_network_itself_is_its_own(network):
+    layout = fast_layout(network, IMAGES[:, :2])
+    with pytest.raises(RuntimeError, match="channels"), laid_out(network, layout):
+        forward(network, IMAGES[:, :2], ("y",), Silent())
+
+
+def test_outputs_that_the_spec_does_not_name_are_refused(network):
+    with pytest.raises(SpecError, match="names 2 outputs"):
+        forward(network, IMAGES, ("y", "z"), Silent())
