@@ -82,10 +82,10 @@ def _load_qzoo(candidate: Candidate) -> Call:
     return lambda batch: list(engine.run({name: batch}).values())
 
 
-def _load_peak(_: Candidate) -> Call:
+def _load_peak(candidate: Candidate) -> Call:
     from peak import int8_product
 
-    product = int8_product(THREADS)
+    product = int8_product(candidate.runtime, THREADS)
     return lambda _batch: product()
 
 

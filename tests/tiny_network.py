@@ -10,7 +10,7 @@ import qzoo
 
 @qzoo.hookimpl
 def qzoo_models():
-    for name in ("tiny", "twin", "bare"):
+    for name in ("tiny", "twin", "bare", "stem-in-float"):
         yield qzoo.ModelSpec(
             name=name,
             summary="one residual block",
@@ -30,6 +30,9 @@ def qzoo_models():
             ),
             training=qzoo.Training(lr=0.01, batch_size=64, epochs=3, shift=0.06),
             keep_float=("*",) if name == "bare" else (),
+            recipes=(qzoo.Recipe(target="onnxruntime", precision="int8", float_modules=("stem",)),)
+            if name == "stem-in-float"
+            else (),
             data="digits",
         )
 """

@@ -22,18 +22,20 @@ SWAPS = (
     QuantSwap("qzoo_mfcnn.modules:QuantSigmoid", path="*.channel.sigmoid"),
     QuantSwap("qzoo.quant.modules:QuantMul", path="*.channel.mul"),
 )
-KEEP_FLOAT = ("*.stage1.conv1", "*.spatial.*")
-"""The convolutions that read the image, and all of spatial attention."""
+KEEP_FLOAT = ("*.spatial.*",)
+"""All of spatial attention."""
+FIRST = ("*.stage1.conv1",)
+"""The convolutions that read the image: in float as this network's users had them; `--autotune` tries them in INT8."""
 
 BOTH_SUMMANDS: tuple[Role, ...] = ("input", "weight", "skip", "branch")
 ONE_SUMMAND: tuple[Role, ...] = ("input", "weight", "skip")
 """TensorRT adds the other one in the epilogue of the convolution that made it."""
 
 RECIPES = (
-    Recipe(target="onnxruntime", precision="int8", roles=BOTH_SUMMANDS),
-    Recipe(target="openvino", precision="int8", roles=BOTH_SUMMANDS),
-    Recipe(target="tensorrt", precision="int8", roles=ONE_SUMMAND),
-    Recipe(target="tensorrt-rtx", precision="int8", roles=ONE_SUMMAND),
+    Recipe(target="onnxruntime", precision="int8", roles=BOTH_SUMMANDS, float_modules=FIRST),
+    Recipe(target="openvino", precision="int8", roles=BOTH_SUMMANDS, float_modules=FIRST),
+    Recipe(target="tensorrt", precision="int8", roles=ONE_SUMMAND, float_modules=FIRST),
+    Recipe(target="tensorrt-rtx", precision="int8", roles=ONE_SUMMAND, float_modules=FIRST),
 )
 
 MFCNN = ModelSpec(

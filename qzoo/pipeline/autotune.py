@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -44,6 +44,7 @@ FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.15
 SECONDS = 30
 """Of one heat or final, at most; at least five rounds are run."""
 PLAIN = "as the recipe says"
+QUANTIZED = "quantized where the recipe says float"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def autotune(
 
     That is the fastest that passes the accuracy gate; of those as fast within 1 % an INT8 one, and of these the one
     with the largest SQNR. "quick" tries each runtime's recipe, one summand of an add or none quantized, each group of
-    `float_groups` in float, and the float precisions; "full" all combinations of these. Latencies in
+    `float_groups` in float, the recipe's `float_modules` quantized, and the float precisions; "full" all combinations
+    of these. Latencies in
     `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
     """
     shown, cache = progress or Silent(), TimingCache.read(options.timing_cache)
@@ -149,21 +151,22 @@ def _variants(plan: Plan, graphs: Prepared, level: str) -> Iterator[_Variant]:
     yield _Variant(plan, PLAIN if plan.recipe.quantized else plan.recipe.precision)
     if not plan.recipe.quantized:
         return
-    groups = float_groups(graphs.portable)
-    roles = _role_sets(plan.recipe)
+    recipe, groups = plan.recipe, float_groups(graphs.portable)
+    roles = _role_sets(recipe)
+    kept = {"": recipe.float_modules} | ({QUANTIZED: ()} if recipe.float_modules else {})
     if level == "quick":
         subsets = [(), *((name,) for name in groups), *([("depthwise", "gates")] if _both(groups) else [])]
-        choices = [*((subset, "") for subset in subsets), *(((), name) for name in roles if name)]
+        choices = [*((subset, "", "") for subset in subsets), *(((), name, "") for name in roles if name)]
+        choices += [((), "", name) for name in kept if name]
     else:
         subsets = [chosen for size in range(len(groups) + 1) for chosen in combinations(groups, size)]
-        choices = [(subset, name) for subset in subsets for name in roles]
-    for subset, name in choices:
-        if not subset and not name:
+        choices = [*product(subsets, roles, kept)]
+    for subset, role, left in choices:
+        if not (subset or role or left):
             continue
-        floats = (*plan.recipe.float_modules, *(path for group in subset for path in groups[group]))
-        recipe = replace(plan.recipe, roles=roles[name], float_modules=floats)
-        words = [f"{' and '.join(subset)} in float"] * bool(subset) + [name] * bool(name)
-        yield _Variant(_with_recipe(plan, recipe), ", ".join(words))
+        floats = (*kept[left], *(path for group in subset for path in groups[group]))
+        words = [f"{' and '.join(subset)} in float"] * bool(subset) + [role] * bool(role) + [left] * bool(left)
+        yield _Variant(_with_recipe(plan, replace(recipe, roles=roles[role], float_modules=floats)), ", ".join(words))
 
 
 def _both(groups: Mapping[str, object]) -> bool:

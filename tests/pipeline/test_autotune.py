@@ -106,6 +106,13 @@ def test_full_tries_combinations_too(tiny, store, tmp_path):
     assert "first and last in float, one summand quantized" in variants
 
 
+def test_what_the_recipe_computes_in_float_is_tried_in_int8(tiny, store):
+    tuned = autotune(replace(TINY, model="stem-in-float"), tiny, store)
+    variants = [one.variant for one in tuned.bundle.measurement.candidates]
+    assert variants.count("quantized where the recipe says float") == 1
+    assert "first in float" not in variants, "the same engine as the recipe's"
+
+
 def test_int8_engines_that_lose_too_many_images_are_not_kept_however_fast(registry, tmp_path):
     options = Options(
         model="resnet20", target="onnxruntime", weight_bits=2, calibrator="max", calib_samples=16, autotune="quick"

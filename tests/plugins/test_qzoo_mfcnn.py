@@ -39,6 +39,7 @@ from qzoo_mfcnn.modules import QuantSigmoid
 (SPEC,) = qzoo_models()
 RUNTIMES = ("onnxruntime", "openvino")
 OUTPUTS = ("global_logits", "patch_logits")
+BRANCHES = ("global_branch", "patch_branch")
 QZOO = Path(sys.executable).with_name("qzoo")
 SHIPPED = Path(__file__).parents[2] / "weights"
 State = dict[str, Tensor]
@@ -215,7 +216,7 @@ def test_every_declared_swap_is_matched_and_what_is_kept_stays_float(network):
         if swap.path is not None:
             assert found == {path for path in classes if match_path(swap.path, path)}
     kept = [path for path in named if matches_any(path, SPEC.keep_float)]
-    assert {"global_branch.stage1.conv1", "patch_branch.stage1.conv1", "patch_branch.spatial.conv"} <= {*kept}
+    assert {"global_branch.spatial.conv", "patch_branch.spatial.conv"} <= {*kept}
     assert not [path for path in quantizers(quantized) if matches_any(path.rpartition(".")[0], SPEC.keep_float)]
     floats = {path for path, module in named.items() if type(module) in (nn.Conv2d, nn.Linear, nn.MaxPool2d)}
     assert floats <= {*kept}
@@ -243,23 +244,35 @@ def test_the_graph_holds_one_copy_of_the_patch_branch(portable):
     assert len(patch) == len({*patch}) + 2 == 9  # the stages' four, one spatial; two of channels, each called twice
 
 
-def test_float_kept_convolutions_read_floats_in_the_portable_graph(portable):
-    floats = [n for n in portable.graph if n.op_type == "Conv" and n.inputs[1].name.endswith(".weight")]
-    assert sorted(node.inputs[1].name for node in floats) == [
-        f"{branch}.{name}.weight"
-        for branch in ("global_branch", "patch_branch")
-        for name in ("spatial.conv", "stage1.conv1")
-    ]
-    for node in floats:
-        assert node.inputs[0].producer() is None or node.inputs[0].producer().op_type != "DequantizeLinear"
+FLOAT_ANYWHERE = [f"{branch}.spatial.conv.weight" for branch in BRANCHES]
+FIRST = [f"{branch}.stage1.conv1.weight" for branch in BRANCHES]
+
+
+def float_convolutions(model: ir.Model) -> list[str]:
+    """The weights of the convolutions that read floats and have float weights, by name."""
+    return sorted(
+        node.inputs[1].name.removesuffix(".int8.float")  # what is left of a weight that had been quantized
+        for node in model.graph
+        if node.op_type == "Conv"
+        and not any(value.producer() and value.producer().op_type == "DequantizeLinear" for value in node.inputs[:2])
+    )
+
+
+def test_spatial_attention_is_float_in_the_portable_graph(portable):
+    assert float_convolutions(portable) == FLOAT_ANYWHERE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_by_the_recipes_the_convolutions_that_read_the_image_are_float_too(mfcnn_bundles, runtime):
+    lowered = ir.load(mfcnn_bundles[runtime].path / "lowered.onnx")
+    assert float_convolutions(lowered) == sorted([*FLOAT_ANYWHERE, *FIRST])
 
 
 def test_the_portable_graph_quantizes_what_the_facts_say(portable):
     found = {name for pair in pairs(portable.graph) for name in pair.quantize.metadata_props["qzoo.module"].split(",")}
-    both = ("global_branch", "patch_branch")
     names = ("channel.add.skip", "channel.add.branch", "channel.sigmoid.input", "channel.mul.left", "channel.mul.right")
     expected = {
-        f"{branch}.{name}_quantizer" for branch in both for name in (*names, "head.fc.input", "stage2.pool.input")
+        f"{branch}.{name}_quantizer" for branch in BRANCHES for name in (*names, "head.fc.input", "stage2.pool.input")
     }
     assert expected | {"global_branch.concat.input_quantizer"} <= found
     scales = [p.scale for p in pairs(portable.graph) if "concat" in p.quantize.metadata_props["qzoo.module"]]
@@ -369,9 +382,9 @@ def test_tensorrt_plans_every_convolution_in_int8_but_those_that_stay_in_float(p
     if not rtx.probe().builds:
         pytest.skip(f"tensorrt-rtx: {rtx.probe().reason}")
     recipe, target = SPEC.recipe("tensorrt-rtx", "int8", rtx.roles), rtx.target_for("sm89")
-    lowered = serialize(rtx.lower(portable, recipe, target))
-    table = rtx.build(lowered, {**rtx.fixed(target, recipe), "batch": "1:8:32"}, tmp_path / "engine")
-    quantized = {str(node.name) for node in portable.graph if node.op_type == "Conv" and node.inputs[1].producer()}
+    lowered = rtx.lower(portable, recipe, target)
+    table = rtx.build(serialize(lowered), {**rtx.fixed(target, recipe), "batch": "1:8:32"}, tmp_path / "engine")
+    quantized = {str(node.name) for node in lowered.graph if node.op_type == "Conv" and node.inputs[1].producer()}
     assert {one.node for one in table.operators if one.operator == "Conv" and one.dtype == "Int8"} == quantized
     assert table.coverage("Conv") == (16, 20)  # not the two that read the image, nor the two of spatial attention
     assert table.coverage("Gemm") == (2, 2)
