@@ -39,7 +39,7 @@ SAME = 1.01
 """Latencies within 1 % of the fastest count as equal: less can't be told apart on a machine that does other things."""
 ROUNDS = {"quick": 20, "full": 40}
 """Of all candidates: heats."""
-FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.15
+FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.3
 """Those within NEAR of the fastest run again, in new processes each time: where one's memory lies changes its speed."""
 SECONDS = 30
 """Of one heat or final, at most; at least five rounds are run."""
