@@ -65,7 +65,7 @@ class OpenVINO(Backend):
 
     def lower(self, portable: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
         """uint8 with zero point 0 after a ReLU, else 128. Raises GraphError."""
-        from qzoo.graph import bounded, grids, groups, lower, pooling
+        from qzoo.graph import biases, bounded, grids, groups, lower, pooling
 
         passes = [
             lower.keep_roles(recipe.roles),
@@ -79,6 +79,7 @@ class OpenVINO(Backend):
             bounded.shift_bounded,
             lower.offset_signed,
             lower.absorb_clamps,
+            biases.add_biases(biases.TINY_HALF if recipe.precision == "int8+fp16" else biases.TINY),
         ]
         return lower.run_passes(portable, [*(passes if recipe.quantized else []), lower.slim])
 
