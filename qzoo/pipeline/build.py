@@ -20,6 +20,7 @@ from qzoo.pipeline.assemble import (
     run_reference,
     serialize,
 )
+from qzoo.pipeline.departure import find_departure
 from qzoo.pipeline.gates import check_accuracy, check_engine, check_export, check_finite
 from qzoo.pipeline.plan import COMPARE, Autotune, Options, Plan, make_plan
 from qzoo.pipeline.progress import Clocked, Progress, Silent
@@ -166,7 +167,13 @@ def build_one(
     check_finite(engine.lowered_outputs, plan.recipe.precision, plan.spec.name)
     lowered_fidelity = fidelity(graphs.float_outputs, engine.lowered_outputs, plan.spec.decision, trained=plan.trained)
     quantization = lowered_fidelity if plan.recipe.quantized else None
-    check_engine(engine.engine_fidelity, quantization, plan.recipe, plan.backend.name)
+    check_engine(
+        engine.engine_fidelity,
+        quantization,
+        plan.recipe,
+        plan.backend.name,
+        lambda least: find_departure(engine, plan.recipe, plan.backend, facts, images, least),
+    )
     clocked.stage("measuring latency")
     latencies = measure_latency(engine, graphs.float_graph, plan.recipe, plan.backend, facts, plan.plugin_dirs)
     measurement = replace(

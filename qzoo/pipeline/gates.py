@@ -45,10 +45,17 @@ def check_finite(outputs: Mapping[str, NDArray[np.float32]], precision: Precisio
             )
 
 
-def check_engine(found: Fidelity | None, quantization: Fidelity | None, recipe: Recipe, runtime: str) -> None:
+def check_engine(
+    found: Fidelity | None,
+    quantization: Fidelity | None,
+    recipe: Recipe,
+    runtime: str,
+    where: Callable[[float], object] = lambda _: None,
+) -> None:
     """Raise AccuracyGateError where an engine computes something else than its lowered graph. None: it didn't run.
 
-    `quantization` is the lowered graph's fidelity to the float network; None for a float network.
+    `quantization` is the lowered graph's fidelity to the float network; None for a float network. `where` says at which
+    operator an engine departs by less than so many dB, and what to do, for the message.
     """
     if found is None:
         return
@@ -58,7 +65,7 @@ def check_engine(found: Fidelity | None, quantization: Fidelity | None, recipe: 
     if not found.sqnr_db >= least and not (half and found.top1_agreement is None):
         raise AccuracyGateError(
             f"the {runtime} engine is {found.sqnr_db} dB from its lowered graph, allowed are {least:.1f} dB; the "
-            "runtime computes something else than the graph says"
+            f"runtime computes something else than the graph says{_told(where(least))}"
         )
     if found.top1_agreement is None:
         return
@@ -100,6 +107,10 @@ _HALF: tuple[Precision, ...] = ("bf16", "fp16", "int8+fp16")
 
 def _least_db(tolerance: float, quantization: Fidelity | None) -> float:
     return tolerance if quantization is None else min(tolerance, quantization.sqnr_db - CHAOS_DB)
+
+
+def _told(place: object) -> str:
+    return "; take another --target" if place is None else f"; {place}"
 
 
 def _named(worst: list[LayerError]) -> str:

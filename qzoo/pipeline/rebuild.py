@@ -14,6 +14,7 @@ from qzoo.graph.contained import check_contained
 from qzoo.hookspecs import Dataset
 from qzoo.measure import fidelity
 from qzoo.pipeline.assemble import Assembled, Facts, assemble, run_reference, serialize
+from qzoo.pipeline.departure import find_departure
 from qzoo.pipeline.gates import check_engine
 from qzoo.pipeline.plan import UNLABELLED_HELD_OUT
 from qzoo.pipeline.progress import Progress, Silent
@@ -52,7 +53,13 @@ def rebuild(
     trained = manifest.inputs.weights.kind != "random" and dataset.name == manifest.data
     engine = assemble(portable, recipe, backend, target, facts, images, trained=trained, progress=shown)
     quantization = bundle.measurement.fidelity if recipe.quantized else None
-    check_engine(engine.engine_fidelity, quantization, recipe, backend.name)
+    check_engine(
+        engine.engine_fidelity,
+        quantization,
+        recipe,
+        backend.name,
+        lambda least: find_departure(engine, recipe, backend, facts, images, least),
+    )
     measurement = Measurement(
         target=target,
         verified=engine.verified,
