@@ -232,6 +232,22 @@ def test_random_batchnorm_statistics_are_those_of_the_batch():
     assert not any(module.training for module in model.modules())
 
 
+def zeroed() -> Net:
+    net = Net()
+    nn.init.zeros_(net.fc.weight)
+    nn.init.zeros_(net.bn.bias)
+    return net
+
+
+def test_a_layer_that_is_left_at_zero_is_drawn_and_the_others_stay():
+    batch = torch.randn(4, 1, 8, 8)
+    plain, drawn = weights.initialize_random(Net, 3, batch), weights.initialize_random(zeroed, 3, batch)
+    assert drawn.fc.weight.count_nonzero() == drawn.fc.weight.numel()
+    assert torch.equal(drawn.conv.weight, plain.conv.weight)
+    assert not drawn.bn.bias.any()
+    assert same(drawn.state_dict(), weights.initialize_random(zeroed, 3, batch).state_dict())
+
+
 # --- where they come from
 
 

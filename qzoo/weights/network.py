@@ -38,15 +38,28 @@ def initialize_random(build: Callable[[], nn.Module], seed: int, batch: Tensor) 
     """A network built under `seed`, its BatchNorm statistics those of one pass of `batch`; in eval mode.
 
     The global random state is left as it was. Without that pass a deep network's activations would grow by
-    orders of magnitude, and neither ranges nor fidelity would resemble a trained network's.
+    orders of magnitude, and neither ranges nor fidelity would resemble a trained network's. Convolutions and linear
+    layers that the builder leaves at zero, as some heads, are drawn as PyTorch draws them: behind zeros all engines
+    are alike.
     """
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build().eval()
+        _draw_zeros(model)
         _set_batchnorm_statistics(model, batch)
     return model
+
+
+def _draw_zeros(model: nn.Module) -> None:
+    from torch.nn import Linear
+    from torch.nn.modules.conv import _ConvNd
+    from torch.nn.parameter import is_lazy
+
+    for module in model.modules():
+        if isinstance(module, Linear | _ConvNd) and not is_lazy(module.weight) and not module.weight.any():
+            module.reset_parameters()
 
 
 def _difference(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
