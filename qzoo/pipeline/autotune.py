@@ -88,8 +88,7 @@ def autotune(
     That is the fastest that passes the accuracy gate; of those as fast within 1 % an INT8 one, and of these the one
     with the largest SQNR. "quick" tries each runtime's recipe, one summand of an add or none quantized, each group of
     `float_groups` in float, the recipe's `float_modules` quantized, and the float precisions; "full" all combinations
-    of these. Latencies in
-    `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
+    of these. Latencies in `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
     """
     shown, cache = progress or Silent(), TimingCache.read(options.timing_cache)
     plans = _plans(options, registry, store, shown)
