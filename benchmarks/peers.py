@@ -33,7 +33,7 @@ from timing import time_in_processes
 from qzoo.measure import latency_ratio
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")
-PROCESSES, ROUNDS = 5, 30
+PROCESSES, ROUNDS = 5, 15
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "onnx", "pytorch-quantization")
 FAMILY = {"onnxruntime": "ort quantize_static", "openvino": "ov nncf"}

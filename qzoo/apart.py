@@ -23,13 +23,18 @@ from qzoo.errors import TargetError
 from qzoo.records import EngineRecord, decode, encode
 from qzoo.registry import Registry
 
-PAUSE_S = 0.01
-"""Before a turn: a runtime's threads spin for a while after a call, and would take the cores from another process."""
+PAUSE_S = 0.05
+"""Before a turn: a runtime's threads spin for a while after a call, and would take the cores from another process.
+
+ONNX Runtime's do so for 30 ms: with a pause of 10 ms, OpenVINO's ResNet-50 took 12.0 ms behind it instead of 9.0.
+"""
+WARM_S = 0.03
+"""How long an engine is called before the call that counts: so long that its threads and caches are back."""
 _PROGRAM = "from qzoo.apart import main; main()"
 _READY = "ready"
 
 Turn = Callable[[], float]
-"""Calls an engine twice; gives the second call's milliseconds. The first brings threads and caches back."""
+"""Calls an engine for `WARM_S`, once at least, and then once more; gives that call's milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +80,18 @@ def serve(call: Callable[[], object], out: IO[str]) -> None:
     print(_READY, file=out, flush=True)
     for _ in sys.stdin:
         sleep(PAUSE_S)
-        call()
+        _warm(call)
         start = perf_counter()
         call()
         print((perf_counter() - start) * 1e3, file=out, flush=True)
+
+
+def _warm(call: Callable[[], object]) -> None:
+    began = perf_counter()
+    while True:
+        call()
+        if perf_counter() - began >= WARM_S:
+            return
 
 
 def answers() -> IO[str]:

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from qzoo.apart import Apart, processes, turns
+from qzoo.apart import PAUSE_S, WARM_S, Apart, processes, turns
 from qzoo.errors import TargetError
+from qzoo.measure import wall
 
 PROGRAM = """
 import sys
@@ -31,13 +32,23 @@ def command(log: Path, last: int = 0) -> list[str]:
     return [sys.executable, "-c", PROGRAM.format(last=last), str(log)]
 
 
-def test_a_turn_is_two_calls_after_one_to_warm_up(tmp_path):
+def test_a_turn_of_a_slow_engine_is_two_calls_after_one_at_the_start(tmp_path):
     log = tmp_path / "log"
-    with processes({"a": command(log)}) as found:
+    slow = f"import time; time.sleep({WARM_S}); print("
+    with processes({"a": [sys.executable, "-c", PROGRAM.format(last=0).replace("print(", slow), str(log)]}) as found:
         assert log.read_text().splitlines() == ["call"]
         times = [found["a"]() for _ in range(3)]
     assert log.read_text().splitlines() == ["call"] * 7
-    assert min(times) > 0
+    assert min(times) >= WARM_S * 1e3
+
+
+def test_a_fast_engine_is_called_until_it_is_warm(tmp_path):
+    log = tmp_path / "log"
+    with processes({"a": command(log)}) as found:
+        elapsed = wall(found["a"])()
+        assert 0 < found["a"]() < elapsed
+    assert len(log.read_text().splitlines()) > 5
+    assert elapsed > (PAUSE_S + WARM_S) * 1e3
 
 
 def test_each_engine_has_a_process_of_its_own_that_ends_with_the_context():
