@@ -19,9 +19,15 @@ from qzoo.measure import timings
 def time_in_processes(
     candidates: Sequence[Candidate], *, batch: int, rounds: int, repeats: int
 ) -> dict[str, list[list[float]]]:
-    """Milliseconds by candidate: `repeats` lists of `rounds`, each of a new process. One candidate must be qzoo's."""
-    shape = batch, *_shape(candidates)
-    times = [_one_list_each(candidates, shape, rounds) for _ in range(repeats)]
+    """Milliseconds by candidate: `repeats` lists of `rounds`, each of a new process. One candidate must be qzoo's.
+
+    Processes are started in another order each time: one that is started later gets other memory.
+    """
+    shape, order = (batch, *_shape(candidates)), np.random.default_rng(0)
+    times = [
+        _one_list_each([candidates[index] for index in order.permutation(len(candidates))], shape, rounds)
+        for _ in range(repeats)
+    ]
     return {c.name: [repeat[c.name] for repeat in times] for c in candidates}
 
 

@@ -28,7 +28,7 @@ PAUSE_S = 0.05
 
 ONNX Runtime's do so for 30 ms: with a pause of 10 ms, OpenVINO's ResNet-50 took 12.0 ms behind it instead of 9.0.
 """
-WARM_S = 0.03
+WARM_S = 0.01
 """How long an engine is called before the call that counts: so long that its threads and caches are back."""
 _PROGRAM = "from qzoo.apart import main; main()"
 _READY = "ready"

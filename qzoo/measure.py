@@ -104,7 +104,7 @@ def wall(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def latency(
-    turns: Mapping[str, Callable[[], float]], *, batch: int, threads: int, rounds: int = 30, seconds: float = 10.0
+    turns: Mapping[str, Callable[[], float]], *, batch: int, threads: int, rounds: int = 15, seconds: float = 10.0
 ) -> dict[str, Latency]:
     """Median and 95th percentile of each turn, in milliseconds, measured side by side as `timings` does."""
     return {

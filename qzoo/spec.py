@@ -17,11 +17,13 @@ from qzoo.errors import SpecError, UnknownName, UsageError
 Role = Literal["input", "weight", "skip", "branch", "output"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int8+fp16"]
 Placement = Literal["auto", "manual"]
+FloatParts = Literal["auto", "fp32"]
 Decision = Literal["argmax", "softmax-sum"]
 
 ROLES: tuple[Role, ...] = ("input", "weight", "skip", "branch", "output")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8+fp16")
 PLACEMENTS: tuple[Placement, ...] = ("auto", "manual")
+FLOAT_PARTS: tuple[FloatParts, ...] = ("auto", "fp32")
 TRAINED = "trained"
 AUTO = "auto"
 CALIBRATORS = ("max", "percentile", "mse", "entropy", AUTO, TRAINED)
@@ -245,8 +247,9 @@ class Recipe:
 
     `keep_float` are globs of modules that get no quantizers; `float_modules` of modules that have some in the portable
     graph, but are computed in float on this target. `weight_bits` below 8 narrows the weights' integers, [-7, 7] for 4;
-    they are still stored, and computed with, as int8. `qat` is how the calibrated network is fine-tuned before it is
-    exported; None: not at all.
+    they are still stored, and computed with, as int8. `float_parts` is what an INT8 engine computes in that isn't
+    quantized: "auto" is bf16 where a runtime uses it on the machine, else fp32. `qat` is how the calibrated network is
+    fine-tuned before it is exported; None: not at all.
     """
 
     target: str
@@ -260,12 +263,14 @@ class Recipe:
     builder: BuilderSettings = BuilderSettings()
     keep_float: tuple[str, ...] = ()
     float_modules: tuple[str, ...] = ()
+    float_parts: FloatParts = "auto"
     qat: Training | None = None
     tolerances: Tolerances = Tolerances()
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        for value, allowed in ((self.precision, PRECISIONS), (self.placement, PLACEMENTS)):
+        chosen = ((self.precision, PRECISIONS), (self.placement, PLACEMENTS), (self.float_parts, FLOAT_PARTS))
+        for value, allowed in chosen:
             if value not in allowed:
                 raise UsageError(f"recipe: {value!r} is not one of {', '.join(allowed)}")
         for role in self.roles:

@@ -91,6 +91,11 @@ class OpenVINO(Backend):
         hints = {"INFERENCE_PRECISION_HINT": half, "PERFORMANCE_HINT": "LATENCY"}
         return hints if threads is None else {**hints, "INFERENCE_NUM_THREADS": str(threads)}
 
+    def fixed(self, target: Target, recipe: Recipe) -> dict[str, str]:  # noqa: ARG002 - any target
+        """The precision of what an INT8 engine computes in float, where its recipe settles that."""
+        settled = recipe.precision == "int8" and recipe.float_parts == "fp32"
+        return {"INFERENCE_PRECISION_HINT": "f32"} if settled else {}
+
     def build(self, lowered: bytes, config: Mapping[str, str], out: Path) -> None:
         """Compile and export, in a process of its own. Raises TargetError where OpenVINO can't.
 

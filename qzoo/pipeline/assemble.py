@@ -153,6 +153,11 @@ class Built(NamedTuple):
     layers: LayerTable | None
 
 
+def engine_config(backend: Backend, target: Target, recipe: Recipe) -> dict[str, str]:
+    """What a runtime is told to build an engine, as the engine's record keeps it."""
+    return {**backend.config(recipe.precision), **backend.fixed(target, recipe)}
+
+
 def build_engine(
     lowered: ir.Model,
     recipe: Recipe,
@@ -163,7 +168,7 @@ def build_engine(
     own: Mapping[str, str] = MappingProxyType({}),
 ) -> Built:
     """Build an engine file in `folder`. `own` goes into the build's config and not into the engine's record."""
-    config = {**backend.config(recipe.precision), **backend.fixed(target, recipe)}
+    config = engine_config(backend, target, recipe)
     path, graph = folder / f"engine{backend.suffix}", serialize(lowered)
     layers = backend.build(graph, {**config, **own}, path)
     inputs, outputs = tensor_infos(lowered)

@@ -22,7 +22,7 @@ from qzoo.backends.cpu import cpu_name
 from qzoo.errors import AccuracyGateError, TargetError, TargetUnsupported, UsageError
 from qzoo.graph.groups import float_groups
 from qzoo.measure import accuracy, decide, fidelity, timings
-from qzoo.pipeline.assemble import Outputs, build_engine, run_batched, run_reference, serialize
+from qzoo.pipeline.assemble import Outputs, build_engine, engine_config, run_batched, run_reference, serialize
 from qzoo.pipeline.build import build_one, facts_of, shared_key, stored
 from qzoo.pipeline.gates import check_engine
 from qzoo.pipeline.images import Images, read_compared
@@ -32,19 +32,20 @@ from qzoo.pipeline.progress import Progress, Silent
 from qzoo.pipeline.timing_cache import TimingCache
 from qzoo.records import Accuracy, Candidate, Fidelity, digest_of
 from qzoo.registry import Registry
-from qzoo.spec import AUTO, Precision, Recipe, Role
+from qzoo.spec import AUTO, FloatParts, Precision, Recipe, Role
 from qzoo.store import Bundle, Store
 
 SAME = 1.01
 """Latencies within 1 % of the fastest count as equal: less can't be told apart on a machine that does other things."""
-ROUNDS = {"quick": 20, "full": 40}
+ROUNDS = {"quick": 10, "full": 20}
 """Of all candidates: heats."""
-FINALS, FINAL_ROUNDS, NEAR = 3, 20, 1.3
+FINALS, FINAL_ROUNDS, NEAR = 3, 8, 1.3
 """Those within NEAR of the fastest run again, in new processes each time: where one's memory lies changes its speed."""
 SECONDS = 30
 """Of one heat or final, at most; at least five rounds are run."""
 PLAIN = "as the recipe says"
 QUANTIZED = "quantized where the recipe says float"
+EXACT = "float parts in fp32"
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def autotune(
 
     That is the fastest that passes the accuracy gate; of those as fast within 1 % an INT8 one, and of these the one
     with the largest SQNR. "quick" tries each runtime's recipe, one summand of an add or none quantized, each group of
-    `float_groups` in float, the recipe's `float_modules` quantized, and the float precisions; "full" all combinations
-    of these. Latencies in `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
+    `float_groups` in float, the recipe's `float_modules` quantized, both of these with float parts in fp32, and the
+    float precisions; "full" all combinations of these. Latencies in `options.timing_cache` are used, others are
+    measured and kept there. Raises a QzooError.
     """
     shown, cache = progress or Silent(), TimingCache.read(options.timing_cache)
     plans = _plans(options, registry, store, shown)
@@ -153,23 +155,36 @@ def _variants(plan: Plan, graphs: Prepared, level: str) -> Iterator[_Variant]:
     recipe, groups = plan.recipe, float_groups(graphs.portable)
     roles = _role_sets(recipe)
     kept = {"": recipe.float_modules} | ({QUANTIZED: ()} if recipe.float_modules else {})
+    parts = _float_parts(plan)
     if level == "quick":
         subsets = [(), *((name,) for name in groups), *([("depthwise", "gates")] if _both(groups) else [])]
-        choices = [*((subset, "", "") for subset in subsets), *(((), name, "") for name in roles if name)]
-        choices += [((), "", name) for name in kept if name]
+        choices = [*((subset, "", "", "") for subset in subsets), *(((), name, "", "") for name in roles if name)]
+        choices += [((), "", left, part) for left, part in product(kept, parts) if left or part]
     else:
         subsets = [chosen for size in range(len(groups) + 1) for chosen in combinations(groups, size)]
-        choices = [*product(subsets, roles, kept)]
-    for subset, role, left in choices:
-        if not (subset or role or left):
+        choices = [*product(subsets, roles, kept, parts)]
+    for subset, role, left, part in choices:
+        words = [f"{' and '.join(subset)} in float"] * bool(subset) + [word for word in (role, left, part) if word]
+        if not words:
             continue
         floats = (*kept[left], *(path for group in subset for path in groups[group]))
-        words = [f"{' and '.join(subset)} in float"] * bool(subset) + [role] * bool(role) + [left] * bool(left)
-        yield _Variant(_with_recipe(plan, replace(recipe, roles=roles[role], float_modules=floats)), ", ".join(words))
+        own = replace(recipe, roles=roles[role], float_modules=floats, float_parts=parts[part])
+        yield _Variant(_with_recipe(plan, own), ", ".join(words))
 
 
 def _both(groups: Mapping[str, object]) -> bool:
     return {"depthwise", "gates"} <= groups.keys()
+
+
+def _float_parts(plan: Plan) -> dict[str, FloatParts]:
+    """The recipe's own, and fp32 where the runtime then computes otherwise."""
+    exact = replace(plan.recipe, float_parts="fp32")
+    differs = _config(plan) != _config(_with_recipe(plan, exact))
+    return {"": plan.recipe.float_parts} | ({EXACT: exact.float_parts} if differs else {})
+
+
+def _config(plan: Plan) -> dict[str, str]:
+    return engine_config(plan.backend, plan.target, plan.recipe)
 
 
 def _role_sets(recipe: Recipe) -> dict[str, tuple[Role, ...]]:
@@ -183,12 +198,12 @@ def _with_recipe(plan: Plan, recipe: Recipe) -> Plan:
 
 
 def _distinct(variants: list[_Variant], graphs: Prepared) -> list[tuple[_Variant, ir.Model]]:
-    """Each variant with its lowered graph, but those that come to the same graph on the same target only once."""
+    """Each variant with its lowered graph, but those that come to the same engine on the same target only once."""
     found: dict[tuple[str, Precision, str], tuple[_Variant, ir.Model]] = {}
     for variant in variants:
         plan = variant.plan
         lowered = plan.backend.lower(variant.of(graphs), plan.recipe, plan.target)
-        key = str(plan.target), plan.recipe.precision, digest_of(serialize(lowered))
+        key = str(plan.target), plan.recipe.precision, digest_of((_config(plan), serialize(lowered)))
         found.setdefault(key, (variant, lowered))
     return list(found.values())
 
@@ -234,8 +249,8 @@ def _tried(variant: _Variant, lowered: ir.Model, images: Images, reference: Outp
 def _key(variant: _Variant, lowered: ir.Model) -> str:
     plan = variant.plan
     threads, batch = os.cpu_count() or 1, plan.recipe.batch
-    config = plan.backend.config(plan.recipe.precision)
-    return digest_of((str(plan.target), plan.target.version, cpu_name(), threads, batch, config, serialize(lowered)))
+    machine = plan.target.version, cpu_name(), threads
+    return digest_of((str(plan.target), *machine, batch, _config(plan), serialize(lowered)))
 
 
 def _measured(trials: list[_Trial], options: Options, cache: TimingCache, progress: Progress) -> list[_Trial]:
@@ -261,10 +276,14 @@ def _measured(trials: list[_Trial], options: Options, cache: TimingCache, progre
 
 
 def _medians(engines: Mapping[str, Apart], rounds: Sequence[int], progress: Progress) -> dict[str, float]:
-    """Each engine's median latency in milliseconds over rounds that are taken in new processes each time."""
+    """Each engine's median latency in milliseconds over rounds that are taken in new processes each time.
+
+    They are started in another order each time: one that is started later gets other memory.
+    """
     found: dict[str, list[NDArray[np.float64]]] = {key: [] for key in engines}
+    keys, order = list(engines), np.random.default_rng(0)
     for count in rounds:
-        with turns(engines) as started:
+        with turns({keys[index]: engines[keys[index]] for index in order.permutation(len(keys))}) as started:
             for key, times in timings(started, rounds=count, seconds=SECONDS, advance=progress.advance).items():
                 found[key].append(times)
     return {key: round(float(np.median(np.concatenate(times))), 4) for key, times in found.items()}

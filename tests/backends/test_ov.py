@@ -13,7 +13,9 @@ import pytest
 
 from qzoo.backends import cpu
 from qzoo.backends.ov import OpenVINO
-from qzoo.errors import TargetError, TargetUnsupported
+from qzoo.errors import TargetError, TargetUnsupported, UsageError
+from qzoo.pipeline.assemble import engine_config
+from qzoo.spec import Recipe
 
 HAS_BF16 = cpu.bf16(cpu.cpu_flags(), cpu.onednn_limit(os.environ))
 needs_vnni = pytest.mark.skipif(
@@ -70,6 +72,22 @@ def test_the_precision_hint_follows_the_precision_and_the_cpu(monkeypatch, limit
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     found = {precision: OpenVINO().config(precision)["INFERENCE_PRECISION_HINT"] for precision in hints}
     assert found == hints
+
+
+@needs_bf16
+@pytest.mark.parametrize(("parts", "found"), [("auto", {"bf16"}), ("fp32", {"f32"})])
+def test_a_recipe_says_what_an_int8_engine_computes_in_that_is_not_quantized(mfcnn_bundles, parts, found):
+    recipe = Recipe(target="openvino", precision="int8", float_parts=parts)
+    config = engine_config(OpenVINO(), OpenVINO().target(), recipe)
+    core = openvino.Core()
+    lowered = core.read_model(mfcnn_bundles["openvino"].path / "lowered.onnx")
+    compiled = core.compile_model(lowered, "CPU", config)
+    assert {precision for kind, precision in kernels(compiled) if kind == "Convolution" and "f" in precision} == found
+
+
+def test_a_recipe_of_float_parts_in_another_precision_is_refused():
+    with pytest.raises(UsageError, match="'bf16' is not one of auto, fp32"):
+        Recipe(target="openvino", precision="int8", float_parts="bf16")
 
 
 def test_threads_are_passed_on():

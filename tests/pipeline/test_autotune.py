@@ -113,6 +113,17 @@ def test_what_the_recipe_computes_in_float_is_tried_in_int8(tiny, store):
     assert "first in float" not in variants, "the same engine as the recipe's"
 
 
+def test_float_parts_are_tried_in_fp32_where_the_runtime_takes_bf16(tiny, store):
+    tuned = autotune(replace(TINY, model="stem-in-float", target="openvino"), tiny, store)
+    takes_bf16 = tiny.backend("openvino").config("int8")["INFERENCE_PRECISION_HINT"] == "bf16"
+    found = {one.variant for one in tuned.bundle.measurement.candidates if one.precision == "int8"}
+    assert ("float parts in fp32" in found) == takes_bf16
+
+
+def test_onnxruntime_computes_float_parts_in_fp32_anyway(first):
+    assert not any("float parts" in one.variant for one in first.bundle.measurement.candidates)
+
+
 def test_int8_engines_that_lose_too_many_images_are_not_kept_however_fast(registry, tmp_path):
     options = Options(
         model="resnet20", target="onnxruntime", weight_bits=2, calibrator="max", calib_samples=16, autotune="quick"
