@@ -13,6 +13,7 @@ from torch import nn
 from qzoo.errors import SpecError
 from qzoo.pipeline.images import Images
 from qzoo.pipeline.progress import Progress, tracked
+from qzoo.quant.modules import weights_rounded_once
 
 BATCH = 16
 """Images per forward pass; bounds the memory of calibration whatever the number of samples."""
@@ -46,18 +47,25 @@ def fast_layout(network: nn.Module, images: NDArray[np.float32]) -> torch.memory
 
 @contextmanager
 def laid_out(network: nn.Module, layout: torch.memory_format) -> Iterator[None]:
-    """A network's weights in a layout, which its activations take on; in NCHW again afterwards."""
-    network.to(memory_format=layout)
+    """A network's weights of four axes in a layout, which its activations take on; in NCHW again afterwards."""
+    _lay_out(network, layout)
     try:
         yield
     finally:
-        network.to(memory_format=torch.contiguous_format)
+        _lay_out(network, torch.contiguous_format)
+
+
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    # not by network.to(memory_format=...), which refuses a network with a tensor of five axes
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
 def forward(network: nn.Module, images: NDArray[np.float32], names: Sequence[str], progress: Progress) -> Outputs:
     """A network's outputs over all images, by name. Raises SpecError where their number isn't the spec's."""
     parts: list[tuple[torch.Tensor, ...]] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), weights_rounded_once(network):
         for batch in tracked(torch.split(torch.from_numpy(images), BATCH), progress):
             result = network(batch)
             parts.append(result if isinstance(result, tuple) else (result,))

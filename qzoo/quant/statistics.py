@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qzoo.errors import CalibrationError, IntegrityError
 from qzoo.quant.histogram import Collector
-from qzoo.quant.modules import quantizers
+from qzoo.quant.modules import quantizers, weights_rounded_once
 from qzoo.quant.toolkit import TensorQuantizer
 from qzoo.writing import write_file
 
@@ -87,7 +87,7 @@ def collect(model: nn.Module, batches: Iterable[Tensor], statistics: Statistics 
     for path, collector in found.collectors.items():
         activations[path].start_collecting(_Shared(collector, seen))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), weights_rounded_once(model):
             for batch in batches:
                 model(batch)
                 seen.forget()

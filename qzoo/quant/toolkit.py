@@ -15,7 +15,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,14 @@ class _StraightThrough(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(gradient, inputs, *ctx.bounds), None, None, None
 
 
+class _Kept(NamedTuple):
+    """What a quantizer made of a parameter, and how often that had been written to."""
+
+    parameter: nn.Parameter | None
+    version: int
+    rounded: Tensor
+
+
 class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
     """Quantizes one tensor. `role` says which: input, weight, skip, branch or output; `path` is its module path.
 
@@ -109,6 +117,7 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
         self.path = ""
         self.log2_amax: nn.Parameter | None = None
         self._calibrator: Collects | None = None
+        self._kept: _Kept | None = None
 
     @property
     def high(self) -> int:
@@ -149,6 +158,10 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
         """Quantize again."""
         self._calibrator, self._if_calib, self._if_quant = None, False, True
 
+    def keep_rounded(self, on: bool) -> None:  # noqa: FBT001 - a switch
+        """Round a parameter once and give that result whenever it comes again, in evaluation mode, until it is off."""
+        self._kept = _Kept(None, 0, torch.empty(0)) if on else None
+
     def load_amax(self, amax: Tensor) -> None:
         """Set amax: a scalar, or a vector along `axis`. Raises CalibrationError if one is not finite or negative."""
         amax = amax.detach().to(torch.float32).reshape(() if self.axis is None else (-1,))
@@ -179,7 +192,13 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
             return self._symbolic(inputs)
         if self.training:
             return self._native(inputs) if self.log2_amax is None else self._learning(inputs)
-        return fake_quantize(inputs, self.step, self.axis, self.low, self.high)
+        if self._kept is None or not isinstance(inputs, nn.Parameter):
+            return fake_quantize(inputs, self.step, self.axis, self.low, self.high)
+        version = inputs._version  # noqa: SLF001 - PyTorch's count of writes has no public name
+        if self._kept.parameter is not inputs or self._kept.version != version:
+            rounded = fake_quantize(inputs, self.step, self.axis, self.low, self.high)
+            self._kept = _Kept(inputs, version, rounded)
+        return self._kept.rounded
 
     def _symbolic(self, inputs: Tensor) -> Tensor:
         # one node per quantizer, with its role and path: the exporter's optimizer merges equal nodes, and of Q/DQ

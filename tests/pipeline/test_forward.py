@@ -72,3 +72,11 @@ def test_an_error_of_the_network_itself_is_its_own(network):
 def test_outputs_that_the_spec_does_not_name_are_refused(network):
     with pytest.raises(SpecError, match="names 2 outputs"):
         forward(network, IMAGES, ("y", "z"), Silent())
+
+
+def test_a_network_with_a_tensor_of_five_axes_is_laid_out_too(network):
+    volume = torch.arange(24.0).reshape(1, 2, 3, 2, 2)
+    network.register_buffer("volume", volume.clone())
+    with laid_out(network, torch.channels_last):
+        assert network.conv.weight.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(network.volume, volume)

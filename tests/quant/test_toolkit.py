@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from qzoo.errors import CalibrationError
 from qzoo.quant.histogram import Collector
+from qzoo.quant.modules import QuantLinear, weights_rounded_once
 from qzoo.quant.toolkit import TensorQuantizer
 
 VALUES = st.floats(-1000, 1000, width=32)
@@ -188,3 +189,30 @@ def test_training_on_a_cpu_is_pytorchs_fake_quantization_in_values_and_gradients
     beyond = (torch.from_numpy(x) / made.step).abs()
     inside = ((beyond - 127.5).abs() > 1e-3) & ((beyond - 128.5).abs() > 1e-3)  # there it rounds into the range or not
     assert torch.equal(ours.grad[inside], theirs.grad[inside])
+
+
+def test_within_the_context_a_weight_is_rounded_once_and_anew_where_it_changed():
+    made = QuantLinear.from_float(torch.nn.Linear(3, 2), 0).eval()
+    made.weight_quantizer.load_amax(torch.ones(2))
+    with torch.no_grad():
+        expected = made.weight_quantizer(made.weight)
+        with weights_rounded_once(made):
+            first, second = (made.weight_quantizer(made.weight) for _ in range(2))
+            assert first is second
+            made.weight.mul_(0.5)
+            changed = made.weight_quantizer(made.weight)
+            other = made.weight_quantizer(torch.nn.Parameter(torch.ones(2, 3)))
+        after = made.weight_quantizer(made.weight)
+    torch.testing.assert_close(first, expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(changed.numpy(), formula(made.weight.detach().numpy(), np.float32(1), -127))
+    assert torch.equal(other, torch.ones(2, 3))
+    assert after is not changed
+    assert torch.equal(after, changed)
+
+
+def test_within_the_context_what_is_computed_of_a_weight_is_rounded_each_time():
+    made = QuantLinear.from_float(torch.nn.Linear(3, 2), 0).eval()
+    made.weight_quantizer.load_amax(torch.ones(2))
+    with torch.inference_mode(), weights_rounded_once(made):
+        halves, thirds = made.weight_quantizer(made.weight / 2), made.weight_quantizer(made.weight / 3)
+    assert not torch.equal(halves, thirds)

@@ -7,6 +7,8 @@ Three kinds, each an example for plugin authors:
 - a point inside the graph is quantized (`graph`): `QuantAdd`, `QuantMul`, `QuantConcat`, `QuantMatmul`, which take the
   place of `Add`, `Mul`, `Concat` and `Matmul` that a block calls.
 
+`attention` is made of all three: PyTorch's multi-head attention.
+
 Each is made from its float twin by `from_float(module, weight_axis)`, whose parameters it shares and whose state dict
 it has until it is calibrated. `weight_axis` 0 quantizes weights per output channel, None per tensor. Every quantizer
 computes q = clamp(round(x / s), lo, 127), y = q s, s = amax / 127, with lo = -128 for activations and -127 for
@@ -15,6 +17,7 @@ weights, and has the straight-through gradient: 1 where q was not clamped, else 
 
 from __future__ import annotations
 
+from qzoo.quant.modules.attention import QuantMultiheadAttention, extra_keys
 from qzoo.quant.modules.graph import (
     Add,
     Concat,
@@ -40,7 +43,7 @@ from qzoo.quant.modules.pooling import (
     QuantMaxPool2d,
     QuantMaxPool3d,
 )
-from qzoo.quant.modules.twin import adopt, check_twin, quantizers, weight_of
+from qzoo.quant.modules.twin import adopt, check_twin, quantizers, weight_of, weights_rounded_once
 from qzoo.quant.modules.weighted import (
     QuantConv1d,
     QuantConv2d,
@@ -81,9 +84,12 @@ __all__ = [
     "QuantMaxPool2d",
     "QuantMaxPool3d",
     "QuantMul",
+    "QuantMultiheadAttention",
     "QuantWeighted",
     "adopt",
     "check_twin",
+    "extra_keys",
     "quantizers",
     "weight_of",
+    "weights_rounded_once",
 ]

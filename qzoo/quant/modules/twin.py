@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import TypeVar
 
@@ -43,12 +45,30 @@ def quantizers(model: nn.Module) -> dict[str, TensorQuantizer]:
     return {path: module for path, module in model.named_modules() if isinstance(module, TensorQuantizer)}
 
 
+@contextmanager
+def weights_rounded_once(model: nn.Module) -> Iterator[None]:
+    """A context in which each weight of a network is fake-quantized once, not in every call."""
+    found = [quantizer for quantizer in quantizers(model).values() if quantizer.role == "weight"]
+    for quantizer in found:
+        quantizer.keep_rounded(on=True)
+    try:
+        yield
+    finally:
+        for quantizer in found:
+            quantizer.keep_rounded(on=False)
+
+
 def weight_of(model: nn.Module, path: str) -> Tensor:
-    """The weight that the weight quantizer at `path` quantizes. Raises SpecError if its module has none."""
-    owner = model.get_submodule(path.rpartition(".")[0])
-    weight = getattr(owner, "weight", None)
+    """The weight that the weight quantizer at `path` quantizes: of `weight_quantizer`, its module's `weight`.
+
+    Raises SpecError if its module has none of that name.
+    """
+    parent, _, own = path.rpartition(".")
+    owner, name = model.get_submodule(parent), own.removesuffix("_quantizer")
+    weight = getattr(owner, name, None)
     if not isinstance(weight, Tensor):
         raise SpecError(
-            f"{path}: {type(owner).__name__} has a weight quantizer but no tensor called weight; call it so"
+            f"{path}: {type(owner).__name__} has a weight quantizer but no tensor called {name}; call the quantizer of "
+            "a weight by the weight's name, with _quantizer behind it"
         )
     return weight
