@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from qzoo.errors import ExportError, GraphError
+from qzoo.errors import GraphError
 from qzoo.export import export, export_with_float
 from qzoo.graph.canonicalize import canonicalize
 from qzoo.quant.calibrate import calibrate
@@ -178,16 +178,6 @@ def test_export_leaves_a_training_network_in_training(network):
         assert all(module.training for module in network.modules())
     finally:
         network.eval()
-
-
-def test_a_network_that_torch_cannot_trace_is_an_export_error():
-    class Untraceable(nn.Module):
-        def forward(self, x):
-            return x if x.sum().item() > 0 else -x
-
-    with pytest.raises(ExportError, match=r"torch\.onnx can't export Untraceable") as error:
-        export(Untraceable(), "input", (2, 5, 5), ("logits",))
-    assert error.value.exit_code == 1
 
 
 def test_every_pair_is_annotated_with_its_quantizers_role_and_path(portable, network):

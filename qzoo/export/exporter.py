@@ -12,6 +12,7 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from qzoo.errors import ExportError
+from qzoo.export.failure import export_error
 from qzoo.graph.canonicalize import canonicalize
 
 OPSET = 18
@@ -63,8 +64,7 @@ def _trace(model: nn.Module, input_name: str, shape: Sequence[int], outputs: Seq
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            cause = error.__cause__ or error
-            raise ExportError(f"torch.onnx can't export {type(model).__name__}: {cause}") from error
+            raise export_error(model, error) from error
     if program is None:
         raise ExportError(f"torch.onnx gave no program for {type(model).__name__}")
     return program.model
