@@ -1,8 +1,9 @@
 """Exported graph -> portable graph.
 
 The exporter writes one `qzoo::FakeQuantize` node per quantizer. Here each becomes a stored int8 weight or a Q/DQ pair,
-annotated with the quantizer it came from; BatchNorms that are left are folded, or written as a multiplication and an
-addition; zeros around a convolution's input become its padding; pairs on one tensor with one scale become one.
+annotated with the quantizer it came from; a part of such a weight becomes a stored weight of its own; BatchNorms that
+are left are folded, or written as a multiplication and an addition; zeros around a convolution's input become its
+padding; pairs on one tensor with one scale become one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from qzoo.graph.edit import (
     required_constant,
 )
 from qzoo.graph.padding import pad_in_convolutions
+from qzoo.graph.slices import store_slices
 
 DOMAIN, FAKE_QUANTIZE = "qzoo", "FakeQuantize"
 
@@ -49,6 +51,7 @@ def canonicalize(exported: ir.Model, *, quantized: bool = True) -> ir.Model:
                 _expand(graph, node)
             else:
                 _bypass(graph, node)
+    store_slices(graph)
     fold_batchnorms(graph)
     spread_batchnorms(graph)
     pad_in_convolutions(graph)

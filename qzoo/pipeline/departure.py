@@ -106,6 +106,6 @@ def _layer_before(graph: ir.Graph, node: ir.Node) -> str | None:
         sources = [value.producer() for value in one.inputs if value is not None] if one in needed else []
         for source in sources:
             if source is not None and source.metadata_props.get(ROLE) == "weight":
-                return str(source.name).partition(".weight_quantizer")[0]
+                return str(source.name).partition("_quantizer")[0].rpartition(".")[0]
         needed.update(source for source in sources if source is not None)
     return None

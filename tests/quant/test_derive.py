@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.fx import _symbolic_trace
 from torch.nn import functional as F
 
 from qzoo.errors import SpecError
@@ -25,6 +26,7 @@ from qzoo.quant.modules import (
     QuantLinear,
     QuantMatmul,
     QuantMul,
+    QuantMultiheadAttention,
 )
 from qzoo.spec import InputSpec, ModelSpec, Preprocess, QuantSwap, Recipe
 
@@ -257,6 +259,150 @@ class Causal(Attention):
     def forward(self, x):
         x = self.stem(x).flatten(2).transpose(1, 2)
         return F.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+
+class PyTorchsAttention(nn.Module):
+    """nn.MultiheadAttention over patches."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__()
+        self.stem, self.attention = nn.Conv2d(3, 8, 3, 3), nn.MultiheadAttention(8, 2, batch_first=True, **settings)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def transformer_of(body: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    net = Transformer().eval()
+    net.body = body.eval()
+    return net
+
+
+def test_pytorchs_attention_is_swapped_for_the_quantized_one():
+    net = transformer_of(PyTorchsAttention())
+    made = insert_quantizers(net, SPEC, RECIPE)
+    assert isinstance(made.get_submodule("body.attention"), QuantMultiheadAttention)
+    assert reasons(net) == {}
+    with torch.no_grad():
+        torch.testing.assert_close(made(images()), net(images()))
+
+
+def test_pytorchs_attention_with_keys_of_its_own_stays_in_float_with_the_reason():
+    net = transformer_of(PyTorchsAttention(add_bias_kv=True))
+    made = insert_quantizers(net, SPEC, RECIPE)
+    assert type(made.get_submodule("body.attention")) is nn.MultiheadAttention
+    assert reasons(net) == {"body.attention": "PyTorch's attention with add_bias_kv is computed in one call"}
+
+
+def test_pytorchs_attention_inside_what_can_not_be_traced_is_quantized_whole():
+    class Reluctant(PyTorchsAttention):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > -1e9 else x
+
+    found = derived(transformer_of(Reluctant()))
+    swaps = {swap.path: swap.to for swap in found.swaps}
+    assert swaps["body.attention"] == "qzoo.quant.modules:QuantMultiheadAttention"
+    assert [left.path for left in found.network.left_in_float] == ["body"]
+
+
+def masked_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """What a library may keep from tracers: a mask that is written to, and a bias of which a part is set to zero."""
+    bias = bias.clone()
+    bias[: bias.numel() // 2].zero_()
+    mask = x.new_zeros((x.shape[1], x.shape[1]))
+    mask[:2, 2:] = -1
+    x = F.linear(x, weight, bias)
+    return (x @ x.transpose(1, 2) + mask).softmax(-1) @ x
+
+
+def by_values(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return F.linear(x, weight) if x.sum() > 0 else x * weight.sum()
+
+
+def two_results(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[..., :4], x[..., 4:]
+
+
+def joined(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat((x, x), -1)
+
+
+fx.wrap("masked_product")
+fx.wrap("joined")
+fx.wrap("by_values")
+fx.wrap("two_results")
+
+
+class Wrapped(nn.Module):
+    """Computes with its layer's parameters, in a function that torch.fx.wrap made a leaf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.layer = nn.Conv2d(3, 8, 3, 3), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return masked_product(x, self.layer.weight, self.layer.bias)
+
+
+def test_a_function_that_its_library_made_a_leaf_is_traced_into():
+    net = transformer_of(Wrapped())
+    made = insert_quantizers(net, SPEC, RECIPE)
+    assert isinstance(made.get_submodule("body.layer"), QuantLinear)
+    assert all(isinstance(made.get_submodule(f"body.{name}"), QuantMatmul) for name in ("matmul", "matmul_1"))
+    assert made.get_submodule("body.layer").bias[:4].count_nonzero() == 0
+    assert made.computed == {"body.layer.bias"}
+    with torch.no_grad():
+        torch.testing.assert_close(made(images()), net(images()))
+        torch.testing.assert_close(made(images(1)), net(images(1)))
+    assert net.body.layer.bias[:4].count_nonzero() == 4
+    assert exported_ops(made).count("MatMul") == 3
+
+
+class Joined(Wrapped):
+    """Calls what is a leaf because of its library, and ends with a function of torch's."""
+
+    def forward(self, x):
+        return joined(self.layer(self.stem(x).flatten(2).transpose(1, 2)))[..., :8]
+
+
+def test_nothing_is_registered_for_other_tracers():
+    before = len(_symbolic_trace._wrapped_fns_to_patch)
+    derived(transformer_of(Joined()))
+    derived(transformer_of(Decided()))
+    assert len(_symbolic_trace._wrapped_fns_to_patch) == before
+    fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+
+
+class Decided(Wrapped):
+    """Calls what decides by values, which no tracer gets through."""
+
+    def forward(self, x):
+        return by_values(self.stem(x).flatten(2).transpose(1, 2), self.layer.weight)
+
+
+class Halved(Wrapped):
+    """Calls what gives two tensors, which torch.fx.wrap can't stand for."""
+
+    def forward(self, x):
+        left, right = two_results(self.layer(self.stem(x).flatten(2).transpose(1, 2)))
+        return torch.cat([right, left], -1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "why"),
+    [
+        (Decided, "body.by_values", "`return F.linear(x, weight) if x.sum() > 0 else x * weight.sum()`"),
+        (Halved, "body.two_results", "two_results gives a tuple, not one tensor"),
+    ],
+)
+def test_a_function_that_can_not_be_traced_stays_one_call_with_the_reason(kind, path, why):
+    net = transformer_of(kind())
+    assert why in reasons(net)[path]
+    with torch.no_grad():
+        torch.testing.assert_close(insert_quantizers(net, SPEC, RECIPE)(images()), net(images()))
 
 
 def test_attention_that_is_not_spelled_out_is_recorded():

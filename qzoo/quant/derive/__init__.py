@@ -21,8 +21,8 @@ from qzoo.quant.derive.network import DerivedNetwork
 from qzoo.quant.derive.normalize import functionalize, to_modules
 from qzoo.quant.derive.points import make_points, read_as_integers
 from qzoo.quant.derive.rewrite import LeftInFloat, Rewriting
-from qzoo.quant.derive.trace import trace
-from qzoo.quant.modules import Add, Concat, Matmul, Mul
+from qzoo.quant.derive.trace import Leaf, trace
+from qzoo.quant.modules import Add, Concat, Matmul, Mul, extra_keys
 from qzoo.spec import Fusion, QuantSwap
 
 __all__ = ["Derived", "DerivedNetwork", "LeftInFloat", "derive"]
@@ -36,7 +36,7 @@ _TWINS: dict[type[nn.Module], str] = {
         *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
         *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
         *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-        *(Add, Mul, Concat, Matmul),
+        *(Add, Mul, Concat, Matmul, nn.MultiheadAttention),
     )
 }
 _POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -66,6 +66,7 @@ def derive(network: nn.Module, shape: tuple[int, ...], name: str) -> Derived:
         owner, _, own = path.rpartition(".")
         network.get_submodule(owner).register_buffer(own, value, persistent=False)
     rewriting = Rewriting(network, traced.graph)
+    _record_functions(rewriting, traced.leaves)
     functionalize(rewriting)
     to_modules(rewriting)
     spell_out_attention(rewriting)
@@ -80,7 +81,13 @@ def derive(network: nn.Module, shape: tuple[int, ...], name: str) -> Derived:
     return Derived(derived, fusions, swaps)
 
 
-def _swaps(rewriting: Rewriting, leaves: Mapping[type[nn.Module], str]) -> Iterator[QuantSwap]:
+def _record_functions(rewriting: Rewriting, leaves: Mapping[Leaf, str]) -> None:
+    for node in rewriting.graph.nodes:
+        if node.op == "call_function" and node.target in leaves:
+            rewriting.leave(node, "module", f"it can't be traced ({leaves[node.target]})")
+
+
+def _swaps(rewriting: Rewriting, leaves: Mapping[Leaf, str]) -> Iterator[QuantSwap]:
     """A swap for every module that is called and has a quantized twin, inside what couldn't be traced too."""
     called: dict[str, list[fx.Node]] = {}
     for node in rewriting.graph.nodes:
@@ -92,7 +99,7 @@ def _swaps(rewriting: Rewriting, leaves: Mapping[type[nn.Module], str]) -> Itera
             # a float reader takes the pooled values as they are: rounding what is pooled gains nothing
             rewriting.leave(nodes[0], "pooling", "nothing that computes in integers reads it")
         elif type(module) in _TWINS:
-            yield QuantSwap(_TWINS[type(module)], path=path)
+            yield from _twin(rewriting, path, module)
         elif type(module) in leaves:
             why = f"{type(module).__name__} can't be traced, so that only its layers are quantized"
             rewriting.left.append(LeftInFloat(path, "module", f"{why} ({leaves[type(module)]})"))
@@ -102,11 +109,20 @@ def _swaps(rewriting: Rewriting, leaves: Mapping[type[nn.Module], str]) -> Itera
 def _inside(rewriting: Rewriting, path: str, leaf: nn.Module) -> Iterator[QuantSwap]:
     for inner, module in leaf.named_modules(prefix=path):
         if type(module) in _TWINS:
-            yield QuantSwap(_TWINS[type(module)], path=inner)
-        elif isinstance(module, _LAYERS):
+            yield from _twin(rewriting, inner, module)
+        elif isinstance(module, _LAYERS) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
             kind = "linear" if isinstance(module, nn.Linear) else "convolution"
             why = f"{type(module).__name__} may compute something else than {type(module).__mro__[1].__name__}"
             rewriting.left.append(LeftInFloat(inner, kind, why))
+
+
+def _twin(rewriting: Rewriting, path: str, module: nn.Module) -> Iterator[QuantSwap]:
+    extra = extra_keys(module) if isinstance(module, nn.MultiheadAttention) else None
+    if extra is None:
+        yield QuantSwap(_TWINS[type(module)], path=path)
+    else:
+        why = f"PyTorch's attention with {extra} is computed in one call"
+        rewriting.left.append(LeftInFloat(path, "module", why))
 
 
 def _has_effect(rewriting: Rewriting, node: fx.Node) -> bool:

@@ -20,15 +20,41 @@ _NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchN
 
 
 def functionalize(rewriting: Rewriting) -> None:
-    """Let later readers of a tensor that was changed in place read the result: then each value has one node."""
+    """Let later readers of a tensor that was changed in place read the result: then each value has one node.
+
+    Likewise where a part of it was changed, `bias[:4].zero_()`.
+    """
     order = {node: index for index, node in enumerate(rewriting.graph.nodes)}
     for node in list(rewriting.graph.nodes):
         if node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).startswith("__"):
             changed = node.args[0]
-            if isinstance(changed, fx.Node):
-                for user in list(changed.users):
-                    if order[user] > order[node]:
-                        user.replace_input_with(changed, node)
+            if not isinstance(changed, fx.Node):
+                continue
+            _let_read(changed, node, order, node)
+            if _is_view(changed) and all(VALUE in one.meta for one in (node, *changed.all_input_nodes)):
+                whole: fx.Node = changed.args[0]  # type: ignore[assignment]
+                _let_read(whole, rewriting.call(node.next, written, whole, changed.args[1], node), order, node)
+
+
+def _let_read(old: fx.Node, new: fx.Node, order: dict[fx.Node, int], since: fx.Node) -> None:
+    for user in list(old.users):
+        if order.get(user, -1) > order[since]:
+            user.replace_input_with(old, new)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a node is a tensor's part by plain indexing; by another tensor it would be a copy."""
+    if not names(node, "getitem") or shape_of(node.args[0]) is None:
+        return False
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return all(one is None or one is ... or isinstance(one, int | slice) for one in index)
+
+
+def written(whole: Tensor, index: Any, part: Tensor) -> Tensor:  # noqa: ANN401 - whatever a tensor can be indexed by
+    """A copy of `whole` with `part` at `index`."""
+    copied = whole.clone()
+    copied[index] = part
+    return copied
 
 
 def to_modules(rewriting: Rewriting) -> None:

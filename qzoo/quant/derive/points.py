@@ -9,7 +9,17 @@ from qzoo.quant.derive.rewrite import Rewriting, argument, names, owner_of, shap
 from qzoo.quant.derive.trace import BATCH
 from qzoo.quant.modules import Add, Concat, Matmul, Mul
 
-_INTEGER = (*CONVOLUTIONS, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Add, Mul, Concat, Matmul)
+_INTEGER = (
+    *CONVOLUTIONS,
+    nn.Linear,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    Add,
+    Mul,
+    Concat,
+    Matmul,
+    nn.MultiheadAttention,
+)
 _MOVES = (nn.MaxPool2d, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Upsample, nn.ZeroPad2d)
 _MOVING = (
     *("flatten", "view", "reshape", "permute", "transpose", "contiguous", "getitem", "split", "chunk", "unbind"),
@@ -37,8 +47,8 @@ def make_points(rewriting: Rewriting) -> None:
             _matmul(rewriting, lineage, node)
         elif names(node, "einsum"):
             rewriting.leave(node, "matmul", "an einsum is one operator; write it as matmul to have it quantized")
-        elif names(node, "multi_head_attention_forward") or _is_attention(rewriting, node):
-            rewriting.leave(node, "matmul", "PyTorch's own attention module is one operator")
+        elif names(node, "multi_head_attention_forward"):
+            rewriting.leave(node, "matmul", "PyTorch's own attention function is one operator")
 
 
 def _add(rewriting: Rewriting, lineage: Lineage, node: fx.Node) -> None:
@@ -141,7 +151,3 @@ def read_as_integers(rewriting: Rewriting, node: fx.Node, pending: tuple[str, ..
         if isinstance(module, _MOVES) or names(user, *_MOVING):
             queue += user.users
     return False
-
-
-def _is_attention(rewriting: Rewriting, node: fx.Node) -> bool:
-    return isinstance(rewriting.module_of(node), nn.MultiheadAttention)

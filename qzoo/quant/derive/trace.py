@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from traceback import extract_tb
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -25,22 +26,26 @@ VALUE = "qzoo_value"
 """The key of a node's `meta` under which its value is: tensors have shapes and types, but no data."""
 
 
+Leaf = type[nn.Module] | FunctionType
+"""What couldn't be traced into: a class of modules, or a function that its library made a leaf (`torch.fx.wrap`)."""
+
+
 @dataclass(frozen=True)
 class Traced:
-    """The graph, and why each kind of module that is one node of it couldn't be traced into."""
+    """The graph, and why each of its leaves couldn't be traced into."""
 
     graph: fx.Graph
     constants: Mapping[str, Tensor]
-    leaves: Mapping[type[nn.Module], str]
+    leaves: Mapping[Leaf, str]
 
 
 def trace(network: nn.Module, shape: tuple[int, ...], name: str) -> Traced:
     """Trace a network in eval mode. `shape` is its input's without the batch; `name` is the model's, for messages.
 
-    A module that can't be traced into becomes one node, and so does every other of its class. The network itself is
-    left as it is. Raises SpecError where its own forward can't be traced.
+    A module that can't be traced into becomes one node, and so does every other of its class; likewise a function. The
+    network itself is left as it is. Raises SpecError where its own forward can't be traced.
     """
-    leaves: dict[type[nn.Module], str] = {}
+    leaves: dict[Leaf, str] = {}
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     while True:
         # modules may keep what they computed: that of a trace is no use to anybody
@@ -50,6 +55,9 @@ def trace(network: nn.Module, shape: tuple[int, ...], name: str) -> Traced:
         try:
             graph = tracer.trace(copied)
         except Exception as error:  # whatever a forward raises when it gets no real tensor
+            if isinstance(tracer.failed, FunctionType):
+                leaves[tracer.failed] = _reason(error)
+                continue
             failed = network.get_submodule(tracer.failed or "")
             if failed is network or type(failed) in leaves:
                 raise SpecError(
@@ -60,6 +68,8 @@ def trace(network: nn.Module, shape: tuple[int, ...], name: str) -> Traced:
                 ) from error
             leaves[type(failed)] = _reason(error)
             continue
+        for node in graph.nodes:
+            node.meta.pop("is_wrapped", None)  # or the graph's code would tell all tracers of this process to wrap it
         constants = {path: value for path, value in vars(copied).items() if isinstance(value, Tensor)}
         constants |= {path: value for path, value in copied.named_buffers() if path not in known}
         return Traced(graph, constants, leaves)
@@ -102,6 +112,20 @@ class _Value(fx.Proxy):
     def size(self, dim: int | None = None) -> Any:  # noqa: ANN401
         return self.shape if dim is None else self.shape[dim]
 
+    def numel(self) -> Any:  # noqa: ANN401
+        known = self.node.meta.get(VALUE)
+        if isinstance(known, Tensor) and not any(size and size % BATCH == 0 for size in known.shape):
+            return known.numel()
+        return self.tracer.create_proxy("call_method", "numel", (self,), {})
+
+    def new_zeros(self, *size: Any, **settings: Any) -> Any:  # noqa: ANN401
+        """Of a size that is known, a constant: what is written into it is known then, too."""
+        known = self.node.meta.get(VALUE)
+        sizes = size[0] if len(size) == 1 and isinstance(size[0], tuple | list) else size
+        if isinstance(known, Tensor) and all(isinstance(one, int) for one in sizes):
+            return torch.zeros(sizes, dtype=settings.get("dtype") or known.dtype)
+        return self.tracer.create_proxy("call_method", "new_zeros", (self, *size), settings)
+
     def is_floating_point(self) -> bool:
         return bool(self.dtype.is_floating_point)
 
@@ -128,9 +152,9 @@ class _Value(fx.Proxy):
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
-    def __init__(self, leaves: frozenset[type[nn.Module]], shape: tuple[int, ...]) -> None:
+    def __init__(self, leaves: frozenset[Leaf], shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.failed: str | None = None
+        self.failed: str | FunctionType | None = None
         self._leaves, self._shape = leaves, shape
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._computing = False
@@ -153,6 +177,25 @@ class _Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failed = self.failed or self.path_of_module(m)
+            raise
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **named: Any) -> fx.Proxy:  # noqa: ANN401
+        """What a function computes that isn't torch's own, but a leaf because its library wants it to be one."""
+        if kind == "call_function" and isinstance(target, FunctionType) and self._opens(target):
+            return self._inside(target, args, kwargs)
+        return super().create_proxy(kind, target, args, kwargs, *others, **named)
+
+    def _opens(self, function: FunctionType) -> bool:
+        return (function.__module__ or "").partition(".")[0] != "torch" and function not in self._leaves
+
+    def _inside(self, function: FunctionType, args: Any, kwargs: Any) -> fx.Proxy:  # noqa: ANN401
+        try:
+            result = function(*args, **kwargs)
+            if isinstance(result, fx.Proxy):
+                return result
+            raise TypeError(f"{function.__name__} gives a {type(result).__name__}, not one tensor")  # noqa: TRY301 - a leaf then, like one that fails
+        except Exception:
+            self.failed = self.failed or function
             raise
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401
