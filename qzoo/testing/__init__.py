@@ -8,7 +8,7 @@ qzoo/testing/pytest.py, the only file here that imports pytest. A check that loa
 from __future__ import annotations
 
 from qzoo.testing.evidence import Evidence, Fault, Finding, ModelReport, PluginReport
-from qzoo.testing.run import CHECKS, Check, check_model, check_plugin
+from qzoo.testing.run import CHECKS, Check, check_model, check_plugin, checks_named
 from qzoo.testing.subject import Subject, subjects_in, subjects_named
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Subject",
     "check_model",
     "check_plugin",
+    "checks_named",
     "subjects_in",
     "subjects_named",
 ]

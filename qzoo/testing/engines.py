@@ -151,6 +151,7 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
     modules = _float_modules(network)
     recorded = network.left_in_float if isinstance(network, DerivedNetwork) else ()
     kept = (*subject.spec.keep_float, *subject.plan.recipe.keep_float)
+    whole = tuple(one for one in recorded if one.kind == "module")
     left = {kind: sum(_LAYERS[node.op_type] == kind for node in floats) for kind in set(_LAYERS.values())}
     for path, (kind, name) in modules.items():
         if not left[kind]:
@@ -158,6 +159,8 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
         left[kind] -= 1
         if matches_any(path, kept):
             yield path, None, False
+        elif inside := [one for one in whole if f"{path}.".startswith(f"{one.path}.")]:
+            yield f"{kind}, {inside[0].reason}", None, True
         else:
             text = f"{path} ({name}) is in float: no swap takes it; add one, or name it in keep_float"
             yield path, Fault(text, _maker(subject, path) or line_of_text(subject.root, "swaps=")), False
@@ -180,12 +183,15 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
 
 
 def _float_modules(network: nn.Module) -> dict[str, tuple[str, str]]:
-    """The convolutions, linear layers and adds of a network that have no quantizers: path -> kind and class."""
+    """The convolutions, linear layers and adds of a network that have no quantizers: path -> kind and class.
+
+    PyTorch's attention counts as the linear layer that its packed projection is.
+    """
     from torch import nn
 
     from qzoo.quant.modules import Add, quantizers
 
-    kinds = (("convolution", nn.modules.conv._ConvNd), ("linear", nn.Linear), ("add", Add))  # noqa: SLF001 - no public base
+    kinds = (("convolution", nn.modules.conv._ConvNd), ("linear", nn.Linear | nn.MultiheadAttention), ("add", Add))  # noqa: SLF001 - no public base
     return {
         path: (kind, type(module).__name__)
         for path, module in network.named_modules()

@@ -51,9 +51,13 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginReport:
-    """`qzoo plugin check --json`. `score` is the fraction of counted checks that passed, over all models."""
+    """`qzoo plugin check --json`. `score` is the fraction of counted checks that passed, over all models.
+
+    `checks` are those that were run: all, or what `--only` named.
+    """
 
     score: float
     passed: int
     counted: int
+    checks: tuple[str, ...]
     models: tuple[ModelReport, ...]

@@ -17,12 +17,14 @@ from qzoo.testing.subject import subjects_in, subjects_named
 class PluginContract:
     """A class whose name begins with Test and that derives from this one has a test of each check.
 
-    Set `directory`, the plugin's folder, or `plugin`, the name of an installed plugin or of one model. Each check
-    covers all models; one that doesn't apply to any is skipped by name.
+    Set `directory`, the plugin's folder, or `plugin`, the name of an installed plugin or of one model; and `targets`,
+    names of runtimes, where not all that work here are to be checked. Each check covers all models; one that doesn't
+    apply to any is skipped by name.
     """
 
     directory: ClassVar[Path | None] = None
     plugin: ClassVar[str | None] = None
+    targets: ClassVar[tuple[str, ...]] = ()
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -32,8 +34,8 @@ class PluginContract:
         if (cls.directory is None) == (cls.plugin is None):
             raise UsageError(f"{cls.__name__}: set exactly one of directory and plugin")
         if cls.directory is not None:
-            return check_plugin(subjects_in(cls.directory, cache)).models
-        return check_plugin(subjects_named(str(cls.plugin), Registry.load(), cache)).models
+            return check_plugin(subjects_in(cls.directory, cache, cls.targets)).models
+        return check_plugin(subjects_named(str(cls.plugin), Registry.load(), cache, cls.targets)).models
 
     @pytest.mark.parametrize("check", [check.name for check in CHECKS])
     def test_check(self, reports: tuple[ModelReport, ...], check: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qzoo import weights
-from qzoo.errors import BrokenPlugin, UnknownName
+from qzoo.errors import BrokenPlugin, TargetUnavailable, UnknownName
 from qzoo.hookspecs import Backend
 from qzoo.pipeline import Options, Plan, make_plan
 from qzoo.pipeline.progress import Silent
@@ -28,11 +29,15 @@ IMAGES = 8
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, the registry it is in, and a folder for what checks keep. What a property needs is made once."""
+    """A model, the registry it is in, and a folder for what checks keep. What a property needs is made once.
+
+    `targets` are the runtimes that it is checked on, by name; none: all that work here.
+    """
 
     entry: ModelEntry
     registry: Registry
     cache: Path
+    targets: tuple[str, ...] = ()
 
     @property
     def spec(self) -> ModelSpec:
@@ -45,7 +50,9 @@ class Subject:
         return origin.parent if origin.name == "__init__.py" else origin
 
     def runtimes(self) -> list[Backend]:
-        """The runtimes that work here."""
+        """Those of `targets`, or all that work here."""
+        if self.targets:
+            return [self.registry.backend(name) for name in self.targets]
         return [backend for backend in self.registry.preferred() if backend.probe().works]
 
     def plan_for(self, target: str) -> Plan:
@@ -64,8 +71,8 @@ class Subject:
 
     @cached_property
     def plan(self) -> Plan:
-        """The build for the first runtime that works here."""
-        return self.plan_for("auto")
+        """The build for the first runtime."""
+        return self.plan_for(self.targets[0] if self.targets else "auto")
 
     @cached_property
     def batch(self) -> Tensor:
@@ -90,11 +97,11 @@ class Subject:
         return prepare(self.plan, Silent())
 
 
-def subjects_in(folder: Path, cache: Path) -> list[Subject]:
+def subjects_in(folder: Path, cache: Path, targets: Sequence[str] = ()) -> list[Subject]:
     """The models of the plugins in a folder, which `--plugin-dir` would take.
 
     Raises UsageError for a folder without plugins, BrokenPlugin, with the line, where one can't be loaded or has no
-    model.
+    model, and what `subjects_named` does for targets.
     """
     from qzoo.registry.folders import find_in, import_from
 
@@ -108,17 +115,22 @@ def subjects_in(folder: Path, cache: Path) -> list[Subject]:
             raise BrokenPlugin(f"plugin {one.name}: {where}: {type(error).__name__}: {error}") from error
     registry = Registry.load([folder], env={})
     _refuse_problems(registry, {one.name for one in found})
-    return _subjects(registry, {one.module for one in found}, str(folder), cache)
+    return _subjects(registry, {one.module for one in found}, str(folder), cache, targets)
 
 
-def subjects_named(name: str, registry: Registry, cache: Path) -> list[Subject]:
-    """One model by its name, or all of a plugin by the plugin's. Raises UnknownName or BrokenPlugin."""
+def subjects_named(name: str, registry: Registry, cache: Path, targets: Sequence[str] = ()) -> list[Subject]:
+    """One model by its name, or all of a plugin by the plugin's.
+
+    Raises UnknownName, also for a target that isn't there; TargetUnavailable for one that doesn't work here; or
+    BrokenPlugin.
+    """
     _refuse_problems(registry, {name})
     modules = {entry.provenance.module for entry in registry.models() if entry.provenance.plugin == name}
     if modules:
-        return _subjects(registry, modules, name, cache)
+        return _subjects(registry, modules, name, cache, targets)
+    runtimes = _working(registry, targets)
     try:
-        return [Subject(registry.model(name), registry, cache)]
+        return [Subject(registry.model(name), registry, cache, runtimes)]
     except UnknownName as error:
         known = {entry.provenance.plugin for entry in registry.models()} | {e.spec.name for e in registry.models()}
         raise UnknownName("plugin or model", name, known) from error
@@ -130,8 +142,18 @@ def _refuse_problems(registry: Registry, names: set[str]) -> None:
             raise BrokenPlugin(f"plugin {problem.plugin} ({problem.origin}) can't be loaded: {problem.message}")
 
 
-def _subjects(registry: Registry, modules: set[str], name: str, cache: Path) -> list[Subject]:
-    found = [Subject(entry, registry, cache) for entry in registry.models() if entry.provenance.module in modules]
-    if not found:
+def _subjects(registry: Registry, modules: set[str], name: str, cache: Path, targets: Sequence[str]) -> list[Subject]:
+    runtimes = _working(registry, targets)
+    models = [entry for entry in registry.models() if entry.provenance.module in modules]
+    if not models:
         raise BrokenPlugin(f"{name}: its hooks give no model to check; yield a ModelSpec from qzoo_models")
-    return found
+    return [Subject(entry, registry, cache, runtimes) for entry in models]
+
+
+def _working(registry: Registry, targets: Sequence[str]) -> tuple[str, ...]:
+    """The targets, each once. Raises UnknownName or TargetUnavailable."""
+    for name in targets:
+        probe = registry.backend(name).probe()
+        if not probe.works:
+            raise TargetUnavailable(f"target {name} doesn't work here: {probe.reason}")
+    return tuple(dict.fromkeys(targets))

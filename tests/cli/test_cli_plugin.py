@@ -32,9 +32,24 @@ def test_a_wrong_plugin_ends_with_8_and_the_line_to_look_at(qzoo, tmp_path):
     assert "12 of 14 checks did not pass" in ended.err
 
 
+def test_only_runs_what_it_names_in_order_on_the_runtimes_that_are_named(qzoo):
+    words = ("--only", "engines", "--only", "spec", "--target", "onnxruntime", "--json")
+    ended = qzoo("plugin", "check", "resnet20", *words)
+    assert ended.code == 0, ended.err
+    fits_schema("plugin-check", ended.json)
+    assert ended.json["checks"] == ["spec", "engines"]
+    assert (ended.json["score"], ended.json["passed"], ended.json["counted"]) == (1.0, 2, 2)
+    findings = ended.json["models"][0]["findings"]
+    assert [one["check"] for one in findings] == ["spec", "engines"]
+    assert findings[1]["evidence"].startswith("onnxruntime ")
+    assert "openvino" not in findings[1]["evidence"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
+        (("check", "resnet20", "--only", "coverge"), 2, "no check 'coverge'; the checks are spec, imports, builder,"),
+        (("check", "resnet20", "--target", "onxruntime"), 2, "did you mean onnxruntime"),
         (("check", "resnet20", "--dir", "."), 2, "not both"),
         (("check", "resnt20"), 2, "did you mean resnet20"),
         (("check", "--dir", "no/such"), 2, "there is no such folder"),

@@ -31,6 +31,31 @@ def Ordinary(num_classes):
     network.act = nn.Tanh()
     return network
 """
+RUNTIME = """
+
+from qzoo.backends.ort import OnnxRuntime
+from qzoo.hookspecs import Engine
+
+
+class Rounding(Engine):
+    def __init__(self, engine):
+        self.engine, self.record = engine, engine.record
+
+    def run(self, inputs):
+        return {name: values.round() for name, values in self.engine.run(inputs).items()}
+
+
+class Rough(OnnxRuntime):
+    name = "rough"
+
+    def load(self, engine, record, threads=None):
+        return Rounding(super().load(engine, record, threads))
+
+
+@hookimpl
+def qzoo_backends():
+    yield Rough()
+"""
 CLASS_OF_ITS_OWN = 'integers."""'
 
 WRONG = (
@@ -234,6 +259,13 @@ WRONG = (
                 "        if torch.compiler.is_exporting():\n            x = x.flip(3)\n        skip = ",
             ),
         ),
+    ),
+    Wrong(
+        "a-runtime-that-rounds",
+        "engines",
+        "the rough engine is",
+        '"rough"',
+        ((INIT, "    yield SPEC\n", "    yield SPEC\n" + RUNTIME),),
     ),
     Wrong(
         "draws-of-its-own",

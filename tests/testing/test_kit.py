@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from qzoo.errors import UnknownName, UsageError
-from qzoo.testing import CHECKS, Subject, check_model, check_plugin, subjects_in, subjects_named
+from qzoo.errors import TargetUnavailable, UnknownName, UsageError
+from qzoo.testing import CHECKS, Subject, check_model, check_plugin, checks_named, subjects_in, subjects_named
 from qzoo.testing.scaffold import scaffold
 
 
@@ -60,6 +61,30 @@ def test_a_plugins_name_stands_for_all_its_models(registry, cache):
 def test_a_name_that_is_neither_plugin_nor_model_is_told(registry, cache):
     with pytest.raises(UnknownName, match="unknown plugin or model 'resnt20'; did you mean resnet20"):
         subjects_named("resnt20", registry, cache)
+
+
+def test_checks_are_named_in_any_order_and_run_in_theirs():
+    assert [check.name for check in checks_named(["engines", "spec", "engines"])] == ["spec", "engines"]
+    assert checks_named([]) == CHECKS
+
+
+def test_a_check_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(UsageError, match="no check 'coverge'; the checks are spec, imports, builder, globals"):
+        checks_named(["coverge"])
+
+
+def test_a_model_is_checked_on_the_runtimes_that_are_named(registry, cache):
+    (subject,) = subjects_named("resnet20", registry, cache, ["onnxruntime"])
+    assert [backend.name for backend in subject.runtimes()] == ["onnxruntime"]
+    assert subject.plan.target.runtime == "onnxruntime"
+
+
+def test_a_runtime_that_does_not_work_here_is_told(registry, cache):
+    probe = registry.backend("tensorrt").probe()
+    if probe.works:
+        pytest.skip("tensorrt works here")
+    with pytest.raises(TargetUnavailable, match=f"target tensorrt doesn't work here: {re.escape(probe.reason)}"):
+        subjects_named("resnet20", registry, cache, ["tensorrt"])
 
 
 def test_without_a_model_there_is_no_score():

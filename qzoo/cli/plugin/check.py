@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _MARKS = {"passed": "ok", "failed": "FAILED", "blocked": "blocked", "skipped": "skipped"}
 
 
+def _complete_checks(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from qzoo.testing.run import CHECKS
+
+    return [check.name for check in CHECKS if check.name.startswith(incomplete)]
+
+
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_models)
 @click.option(
@@ -24,8 +30,29 @@ _MARKS = {"passed": "ok", "failed": "FAILED", "blocked": "blocked", "skipped": "
     type=click.Path(path_type=Path),
     help="The folder of a plugin, or of several, that needn't be installed. Default, without NAME: this folder.",
 )
+@click.option(
+    "--only",
+    "only",
+    metavar="CHECK",
+    multiple=True,
+    shell_complete=_complete_checks,
+    help="Run this check; repeatable. What it needs is not run before it. Default: all.",
+)
+@click.option(
+    "--target",
+    "targets",
+    metavar="RUNTIME",
+    multiple=True,
+    help="Build for this runtime; repeatable. Default: all that work here.",
+)
 @as_json
-def command(name: str | None, folder: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click's flag
+def command(
+    name: str | None,
+    folder: Path | None,
+    only: tuple[str, ...],
+    targets: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001 - click's flag
+) -> None:
     """Say whether a plugin does what it declares: a checklist with evidence. Ends with 8 if a check fails.
 
     NAME is an installed plugin or one model. Each model is built with random weights for every runtime that works here.
@@ -36,15 +63,17 @@ def command(name: str | None, folder: Path | None, as_json: bool) -> None:  # no
     Examples:
       qzoo plugin check
       qzoo plugin check --dir ./mynet
+      qzoo plugin check --only coverage --only export --target onnxruntime
       qzoo plugin check resnet20 --json
     """
     from qzoo.cli.progress import shown
     from qzoo.errors import PluginError
-    from qzoo.testing.run import check_plugin
+    from qzoo.testing.run import check_plugin, checks_named
 
-    subjects = _subjects(name, folder)
+    checks = checks_named(only)
+    subjects = _subjects(name, folder, targets)
     with shown() as progress:
-        report = check_plugin(subjects, progress.stage)
+        report = check_plugin(subjects, progress.stage, checks)
     if as_json:
         from qzoo.records import encode
 
@@ -55,7 +84,7 @@ def command(name: str | None, folder: Path | None, as_json: bool) -> None:  # no
         raise PluginError(f"{report.counted - report.passed} of {report.counted} checks did not pass")
 
 
-def _subjects(name: str | None, folder: Path | None) -> list[Subject]:
+def _subjects(name: str | None, folder: Path | None, targets: tuple[str, ...]) -> list[Subject]:
     from qzoo.errors import UsageError
     from qzoo.registry import Registry
     from qzoo.store import Store
@@ -63,10 +92,10 @@ def _subjects(name: str | None, folder: Path | None) -> list[Subject]:
 
     cache = Store.default().home / "cache"
     if name is None:
-        return subjects_in(folder or Path(), cache)
+        return subjects_in(folder or Path(), cache, targets)
     if folder is not None:
         raise UsageError("give NAME, of an installed plugin, or --dir, not both")
-    return subjects_named(name, Registry.load(), cache)
+    return subjects_named(name, Registry.load(), cache, targets)
 
 
 def _lines(report: PluginReport) -> list[str]:
