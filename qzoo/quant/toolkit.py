@@ -169,6 +169,7 @@ class TensorQuantizer(_ToolkitQuantizer):  # type: ignore[misc]
             bad = amax[~torch.isfinite(amax) | (amax < 0)].reshape(-1)[0]
             raise CalibrationError(f"amax is {bad.item()}; an amax must be finite and >= 0")
         self.register_buffer("_amax", amax.clamp_min(AMAX_FLOOR))
+        self.keep_rounded(on=self._kept is not None)  # what was kept is of another range
 
     def learn_amax(self) -> None:
         """Make amax a parameter, as its logarithm: it stays positive, and steps are relative to its size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from qzoo.errors import AccuracyGateError, TargetUnsupported
@@ -21,6 +21,8 @@ from qzoo.testing.where import line_of_object, line_of_pattern, line_of_text
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
+
+    from qzoo.quant.derive import LeftInFloat
 
 _LAYERS = {"Conv": "convolution", "ConvTranspose": "convolution", "Gemm": "linear", "MatMul": "linear", "Add": "add"}
 
@@ -54,6 +56,7 @@ def every_runtime_agrees(subject: Subject) -> Evidence:
             plan = subject.plan_for(backend.name)
         except TargetUnsupported as error:
             evidence.append(f"{backend.name} left out: {error}")
+            faults += [Fault(str(error), None)] * (backend.name in subject.targets)
             continue
         same = shared_key(plan) == shared_key(subject.plan)
         graphs = subject.prepared if same else prepare(plan, Silent())
@@ -151,7 +154,7 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
     modules = _float_modules(network)
     recorded = network.left_in_float if isinstance(network, DerivedNetwork) else ()
     kept = (*subject.spec.keep_float, *subject.plan.recipe.keep_float)
-    whole = tuple(one for one in recorded if one.kind == "module")
+    whole = _whole(recorded)
     left = {kind: sum(_LAYERS[node.op_type] == kind for node in floats) for kind in set(_LAYERS.values())}
     for path, (kind, name) in modules.items():
         if not left[kind]:
@@ -159,18 +162,19 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
         left[kind] -= 1
         if matches_any(path, kept):
             yield path, None, False
-        elif inside := [one for one in whole if f"{path}.".startswith(f"{one.path}.")]:
-            yield f"{kind}, {inside[0].reason}", None, True
+        elif inside := _inside(path, whole):
+            yield f"{kind}, {inside.reason}", None, True
         else:
             text = f"{path} ({name}) is in float: no swap takes it; add one, or name it in keep_float"
             yield path, Fault(text, _maker(subject, path) or line_of_text(subject.root, "swaps=")), False
     root = subject.root
     for one in recorded:
-        # operators inside what couldn't be traced have no record of their own
-        explains = list(left) if one.kind == "module" else [one.kind] if left.get(one.kind) else []
-        for kind in explains:
-            yield from [(f"{kind}, {one.reason}", None, True)] * (left[kind] if one.kind == "module" else 1)
-            left[kind] = 0 if one.kind == "module" else left[kind] - 1
+        if left.get(one.kind):
+            yield f"{one.kind}, {one.reason}", None, True
+            left[one.kind] -= 1
+    for one in list(whole.values())[:1]:  # operators inside what couldn't be traced have no record of their own
+        yield from [(f"{kind}, {one.reason}", None, True) for kind, count in left.items() for _ in range(count)]
+        left = {}
     for kind, count in left.items():
         if count:
             text = f"{count} {kind}(s) in float, called as operators, which can't be swapped; call a module instead"
@@ -180,6 +184,17 @@ def _explained(floats: list[ir.Node], network: nn.Module, subject: Subject) -> I
                 Fault(text, line_of_pattern(root, pattern) or line_of_object(root, type(network).forward)),
                 False,
             )
+
+
+def _whole(recorded: Iterable[LeftInFloat]) -> dict[str, LeftInFloat]:
+    """What couldn't be traced, by the path that its layers are under: its own, or that of a function's caller."""
+    modules = {one.path: one for one in recorded if one.kind == "module"}
+    return modules | {one.path.rpartition(".")[0]: one for one in recorded if one.kind == "function"}
+
+
+def _inside(path: str, whole: dict[str, LeftInFloat]) -> LeftInFloat | None:
+    """What couldn't be traced and has the module at `path` in it."""
+    return next((one for place, one in whole.items() if not place or f"{path}.".startswith(f"{place}.")), None)
 
 
 def _float_modules(network: nn.Module) -> dict[str, tuple[str, str]]:

@@ -53,10 +53,10 @@ class ModelReport:
 class PluginReport:
     """`qzoo plugin check --json`. `score` is the fraction of counted checks that passed, over all models.
 
-    `checks` are those that were run: all, or what `--only` named.
+    None: no check counted. `checks` are those that were run: all, or what `--only` named.
     """
 
-    score: float
+    score: float | None
     passed: int
     counted: int
     checks: tuple[str, ...]

@@ -58,7 +58,7 @@ def check_plugin(
     models = tuple(check_model(subject, tick, checks) for subject in subjects)
     passed, counted = sum(one.passed for one in models), sum(one.counted for one in models)
     return PluginReport(
-        score=round(passed / counted, 4) if counted else 1.0,
+        score=round(passed / counted, 4) if counted else None,
         passed=passed,
         counted=counted,
         checks=tuple(check.name for check in checks),

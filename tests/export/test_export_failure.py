@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from qzoo.errors import ExportError
 from qzoo.export import export
+from qzoo.quant.derive import derive
 
 HERE = Path(__file__)
 
@@ -74,4 +76,23 @@ def test_the_operator_its_module_and_its_line_are_named(inner, says):
 def test_what_the_network_computes_itself_is_said_to_be_its_own(network, what):
     says = rf"can't export {what}the network's own forward, `return .*; in the builder of a plugin, replace it by"
     with pytest.raises(ExportError, match=says):
+        export(network, "input", (2, 5, 5), ("logits",))
+
+
+class Torchvisions(nn.Module):
+    """What fails is torchvision's: it refuses a probability of 2."""
+
+    def forward(self, x):
+        return torchvision.ops.stochastic_depth(x, 2.0, "batch")
+
+
+def test_a_line_of_a_library_whose_name_begins_like_torchs_is_the_networks():
+    with pytest.raises(ExportError, match=r"can't export 1\.1, `.*` \(stochastic_depth\.py:\d+\)"):
+        export(within(Torchvisions()), "input", (2, 5, 5), ("logits",))
+
+
+@pytest.mark.parametrize(("inner", "line"), [(Bessel(), "return torch.special.bessel_j0(x)")], ids=["operator"])
+def test_in_a_derived_network_the_module_and_the_line_are_those_it_was_written_with(inner, line):
+    network = derive(within(inner).eval(), (2, 5, 5), "net").network
+    with pytest.raises(ExportError, match=rf"prims\.bessel_j0\.default in 1\.1, {line_of(line)}: ONNX has no such"):
         export(network, "input", (2, 5, 5), ("logits",))

@@ -405,6 +405,42 @@ def test_a_function_that_can_not_be_traced_stays_one_call_with_the_reason(kind, 
         torch.testing.assert_close(insert_quantizers(net, SPEC, RECIPE)(images()), net(images()))
 
 
+class Biased(nn.Module):
+    """Writes a parameter into zeros that it makes anew in every call, and a known mask into others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.table = nn.Conv2d(3, 8, 3, 3), nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x):
+        x = self.stem(x)
+        bias, mask = x.new_zeros(size=(3, 3)), x.new_zeros(3, 3)
+        bias += self.table
+        mask[:2] = 1
+        return (x + bias * mask).flatten(2).transpose(1, 2)
+
+
+def test_what_is_written_into_new_zeros_is_not_kept_for_the_next_call():
+    net = transformer_of(Biased())
+    made = derived(net).network
+    with torch.no_grad():
+        expected = net(images())
+        for _ in range(3):
+            torch.testing.assert_close(made(images()), expected)
+
+
+def test_a_transformers_layer_of_pytorchs_stays_in_float_with_the_reason():
+    class Encoder(PyTorchsAttention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(self.stem(x).flatten(2).transpose(1, 2))
+
+    assert "TransformerEncoderLayer is computed in one call" in reasons(transformer_of(Encoder()))["body.attention"]
+
+
 def test_attention_that_is_not_spelled_out_is_recorded():
     net = Transformer()
     net.body = Causal()

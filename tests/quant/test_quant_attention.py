@@ -110,7 +110,7 @@ def test_its_parameters_state_dict_and_mode_are_the_float_twins(name, training):
     ("settings", "word"), [({"add_bias_kv": True}, "add_bias_kv"), ({"add_zero_attn": True}, "add_zero_attn")]
 )
 def test_an_attention_that_adds_keys_of_its_own_is_refused(settings, word):
-    with pytest.raises(SpecError, match=f"with {word} can't be quantized; name it in keep_float"):
+    with pytest.raises(SpecError, match=f"with {word} can't be quantized; name it in keep_float, as 'NAME\\*'"):
         QuantMultiheadAttention.from_float(nn.MultiheadAttention(E, HEADS, **settings), 0)
 
 
@@ -131,6 +131,12 @@ def test_is_causal_without_the_mask_that_it_speaks_of_is_refused():
     made = QuantMultiheadAttention.from_float(CASES["self"].twin(), 0)
     with pytest.raises(SpecError, match="give that, too"):
         made(*CASES["self"].inputs(), is_causal=True)
+
+
+def test_a_mask_of_integers_is_refused_as_pytorch_refuses_it():
+    made = QuantMultiheadAttention.from_float(CASES["self"].twin(), 0)
+    with pytest.raises(SpecError, match=r"a mask of torch\.uint8"):
+        made(*CASES["self"].inputs(), attn_mask=CAUSAL.byte())
 
 
 def calibrated(case: Case, axis: int | None = 0) -> QuantMultiheadAttention:

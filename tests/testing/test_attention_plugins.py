@@ -10,7 +10,9 @@ import pytest
 from qzoo.testing import Finding, Subject, check_model, checks_named, subjects_in
 
 MODEL = """
-from torch import nn
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
 from torchvision.models.swin_transformer import ShiftedWindowAttentionV2, SwinTransformer, SwinTransformerBlockV2
 from torchvision.models.vision_transformer import VisionTransformer
 
@@ -40,6 +42,24 @@ class decoder(nn.Module):
         x = self.patches(x).flatten(2).permute(2, 0, 1)
         queries = self.queries.weight[:, None].expand(-1, x.shape[1], -1)
         return self.head(self.attention(queries, x, x)[0].transpose(0, 1).flatten(1))
+
+
+def tensors_only(x, weight):
+    if not isinstance(x, torch.Tensor):
+        raise TypeError("a tracer's")
+    return F.linear(x, weight)
+
+
+fx.wrap("tensors_only")
+
+
+class hidden(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem, self.layer, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 16), nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        return self.head(tensors_only(self.stem(x).mean((2, 3)), self.layer.weight))
 """
 
 SPEC = """
@@ -98,6 +118,12 @@ def test_a_derived_transformer_of_torchvisions_passes_every_check(tmp_path, cach
 def test_a_declared_attention_to_another_tensor_passes_every_check(tmp_path, cache):
     report = check_model(subject_of(written(tmp_path, "declared_decoder", "decoder", DECLARED), cache))
     assert {one.check for one in report.findings if one.status != "passed"} == {"reference"}, report
+
+
+def test_the_layers_that_a_function_left_in_float_reads_are_told_with_its_reason(tmp_path, cache):
+    found = coverage(subject_of(written(tmp_path, "hidden_function", "hidden"), cache))
+    assert found.status == "passed", found.evidence
+    assert "linear, it can't be traced (" in found.evidence
 
 
 def coverage(subject: Subject) -> Finding:

@@ -73,6 +73,11 @@ def test_a_check_that_is_not_there_is_told_with_those_that_are():
         checks_named(["coverge"])
 
 
+def test_where_no_check_applies_there_is_no_score(registry, cache):
+    report = check_plugin(subjects_named("resnet20", registry, cache), checks=checks_named(["reference"]))
+    assert (report.score, report.counted) == (None, 0)
+
+
 def test_a_model_is_checked_on_the_runtimes_that_are_named(registry, cache):
     (subject,) = subjects_named("resnet20", registry, cache, ["onnxruntime"])
     assert [backend.name for backend in subject.runtimes()] == ["onnxruntime"]

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 _MARKS = {"passed": "ok", "failed": "FAILED", "blocked": "blocked", "skipped": "skipped"}
 
 
-def _complete_checks(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from qzoo.testing.run import CHECKS
-
-    return [check.name for check in CHECKS if check.name.startswith(incomplete)]
-
-
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_models)
 @click.option(
@@ -35,7 +29,6 @@ def _complete_checks(_: click.Context, __: click.Parameter, incomplete: str) -> 
     "only",
     metavar="CHECK",
     multiple=True,
-    shell_complete=_complete_checks,
     help="Run this check; repeatable. What it needs is not run before it. Default: all.",
 )
 @click.option(
@@ -105,4 +98,6 @@ def _lines(report: PluginReport) -> list[str]:
         for one in model.findings:
             lines.append(f"  {_MARKS[one.status]:8}{one.check:12}{one.evidence.partition(chr(10))[0]}")
             lines += [f"{'':22}look at {one.where}"] if one.where else []
+    if report.score is None:
+        return [*lines, "no score: none of these checks applies"]
     return [*lines, f"score {report.score:.0%}: {report.passed} of {report.counted} checks passed"]

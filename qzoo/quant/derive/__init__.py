@@ -84,7 +84,7 @@ def derive(network: nn.Module, shape: tuple[int, ...], name: str) -> Derived:
 def _record_functions(rewriting: Rewriting, leaves: Mapping[Leaf, str]) -> None:
     for node in rewriting.graph.nodes:
         if node.op == "call_function" and node.target in leaves:
-            rewriting.leave(node, "module", f"it can't be traced ({leaves[node.target]})")
+            rewriting.leave(node, "function", f"it can't be traced ({leaves[node.target]})")
 
 
 def _swaps(rewriting: Rewriting, leaves: Mapping[Leaf, str]) -> Iterator[QuantSwap]:
@@ -104,6 +104,9 @@ def _swaps(rewriting: Rewriting, leaves: Mapping[Leaf, str]) -> Iterator[QuantSw
             why = f"{type(module).__name__} can't be traced, so that only its layers are quantized"
             rewriting.left.append(LeftInFloat(path, "module", f"{why} ({leaves[type(module)]})"))
             yield from _inside(rewriting, path, module)
+        elif any(isinstance(one, (*_LAYERS, nn.MultiheadAttention)) for one in module.modules()):
+            why = f"{type(module).__name__} is computed in one call; write it out, of modules, to have it quantized"
+            rewriting.left.append(LeftInFloat(path, "module", why))
 
 
 def _inside(rewriting: Rewriting, path: str, leaf: nn.Module) -> Iterator[QuantSwap]:

@@ -14,7 +14,7 @@ from qzoo.quant.derive.trace import VALUE
 
 @dataclass(frozen=True, slots=True)
 class LeftInFloat:
-    """An operator or module that gets no quantizers, and why. `kind`: add, mul, concat, matmul, ... or module."""
+    """An operator or module that gets no quantizers, and why. `kind`: add, mul, ..., module or function."""
 
     path: str
     kind: str

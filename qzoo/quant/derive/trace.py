@@ -22,6 +22,8 @@ from qzoo.errors import SpecError
 BATCH = 1009
 """The batch that shapes are propagated with: a prime that no channel count is a multiple of. Nothing is computed."""
 
+_IN_PLACE = ("__setitem__", "setitem", *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "and", "or")))
+"""What writes into its first argument, beside methods whose names end in "_"."""
 VALUE = "qzoo_value"
 """The key of a node's `meta` under which its value is: tensors have shapes and types, but no data."""
 
@@ -46,10 +48,11 @@ def trace(network: nn.Module, shape: tuple[int, ...], name: str) -> Traced:
     network itself is left as it is. Raises SpecError where its own forward can't be traced.
     """
     leaves: dict[Leaf, str] = {}
+    constant_zeros = True
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     while True:
         # modules may keep what they computed: that of a trace is no use to anybody
-        tracer = _Tracer(frozenset(leaves), shape)
+        tracer = _Tracer(frozenset(leaves), shape, constant_zeros=constant_zeros)
         copied = deepcopy(network, dict(tensors))
         known = {path for path, _ in copied.named_buffers()}
         try:
@@ -68,11 +71,23 @@ def trace(network: nn.Module, shape: tuple[int, ...], name: str) -> Traced:
                 ) from error
             leaves[type(failed)] = _reason(error)
             continue
+        if constant_zeros and any(_writes_to_a_constant(node) for node in graph.nodes):
+            constant_zeros = False  # or each call would write into what the one before left
+            continue
         for node in graph.nodes:
             node.meta.pop("is_wrapped", None)  # or the graph's code would tell all tracers of this process to wrap it
         constants = {path: value for path, value in vars(copied).items() if isinstance(value, Tensor)}
         constants |= {path: value for path, value in copied.named_buffers() if path not in known}
         return Traced(graph, constants, leaves)
+
+
+def _writes_to_a_constant(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = (name.endswith("_") and not name.startswith("__")) or name in _IN_PLACE
+    changed = node.args[0] if in_place and node.args else None
+    while isinstance(changed, fx.Node) and changed.op != "get_attr":
+        changed = changed.args[0] if changed.args else None  # it may be a view
+    return isinstance(changed, fx.Node) and str(changed.target).startswith("_tensor_constant")
 
 
 def _reason(error: Exception) -> str:
@@ -119,10 +134,11 @@ class _Value(fx.Proxy):
         return self.tracer.create_proxy("call_method", "numel", (self,), {})
 
     def new_zeros(self, *size: Any, **settings: Any) -> Any:  # noqa: ANN401
-        """Of a size that is known, a constant: what is written into it is known then, too."""
+        """Of a size that is known, a constant: what is known and written into it, as a mask, makes another constant."""
         known = self.node.meta.get(VALUE)
         sizes = size[0] if len(size) == 1 and isinstance(size[0], tuple | list) else size
-        if isinstance(known, Tensor) and all(isinstance(one, int) for one in sizes):
+        constant = isinstance(self.tracer, _Tracer) and self.tracer.constant_zeros
+        if constant and isinstance(known, Tensor) and sizes and all(isinstance(one, int) for one in sizes):
             return torch.zeros(sizes, dtype=settings.get("dtype") or known.dtype)
         return self.tracer.create_proxy("call_method", "new_zeros", (self, *size), settings)
 
@@ -151,9 +167,11 @@ class _Value(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
+    record_stack_traces = True
 
-    def __init__(self, leaves: frozenset[Leaf], shape: tuple[int, ...]) -> None:
+    def __init__(self, leaves: frozenset[Leaf], shape: tuple[int, ...], *, constant_zeros: bool) -> None:
         super().__init__()
+        self.constant_zeros = constant_zeros
         self.failed: str | FunctionType | None = None
         self._leaves, self._shape = leaves, shape
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -50,7 +50,9 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
         quantized = adopt(cls, module)
         extra = extra_keys(quantized)
         if extra is not None:
-            raise SpecError(f"{cls.__name__}: an attention with {extra} can't be quantized; name it in keep_float")
+            raise SpecError(
+                f"{cls.__name__}: an attention with {extra} can't be quantized; name it in keep_float, as 'NAME*'"
+            )
         quantized.out_proj = QuantOutProjection.from_float(quantized.out_proj, weight_axis)
         for name in ("query", "key", "value"):
             setattr(quantized, f"{name}_quantizer", TensorQuantizer("input"))
@@ -140,7 +142,9 @@ def _masked(scores: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor |
 
 
 def _additive(mask: Tensor, scores: Tensor) -> Tensor:
-    """A mask to be added: a Boolean one forbids where it is true."""
-    if mask.dtype != torch.bool:
+    """A mask to be added: a Boolean one forbids where it is true. Raises SpecError for one of integers."""
+    if mask.is_floating_point():
         return mask
+    if mask.dtype != torch.bool:
+        raise SpecError(f"a mask of {mask.dtype}; an attention takes masks of bool or of floats")
     return torch.zeros_like(mask, dtype=scores.dtype).masked_fill(mask, float("-inf"))
