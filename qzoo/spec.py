@@ -276,6 +276,8 @@ class Recipe:
         for role in self.roles:
             if role not in ROLES:
                 raise UsageError(f"recipe: role {role!r} is not one of {', '.join(ROLES)}")
+        if self.float_parts != "auto" and self.precision != "int8":
+            raise UsageError(f"recipe: float_parts {self.float_parts!r} is of precision int8, not of {self.precision}")
         if not 2 <= self.weight_bits <= 8:
             raise UsageError(f"recipe: weights have 2 to 8 bits, not {self.weight_bits}")
         parse_calibrator(self.calibrator)

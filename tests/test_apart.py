@@ -42,12 +42,9 @@ def test_a_turn_of_a_slow_engine_is_two_calls_after_one_at_the_start(tmp_path):
     assert min(times) >= WARM_S * 1e3
 
 
-def test_a_fast_engine_is_called_until_it_is_warm(tmp_path):
-    log = tmp_path / "log"
-    with processes({"a": command(log)}) as found:
+def test_a_fast_engines_turn_begins_with_a_pause_and_lasts_until_it_is_warm(tmp_path):
+    with processes({"a": command(tmp_path / "log")}) as found:
         elapsed = wall(found["a"])()
-        assert 0 < found["a"]() < elapsed
-    assert len(log.read_text().splitlines()) > 5
     assert elapsed > (PAUSE_S + WARM_S) * 1e3
 
 

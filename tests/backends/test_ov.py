@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -88,6 +89,12 @@ def test_a_recipe_says_what_an_int8_engine_computes_in_that_is_not_quantized(mfc
 def test_a_recipe_of_float_parts_in_another_precision_is_refused():
     with pytest.raises(UsageError, match="'bf16' is not one of auto, fp32"):
         Recipe(target="openvino", precision="int8", float_parts="bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8+fp16"])
+def test_float_parts_of_a_precision_that_says_them_itself_are_refused(precision):
+    with pytest.raises(UsageError, match=f"float_parts 'fp32' is of precision int8, not of {re.escape(precision)}"):
+        Recipe(target="openvino", precision=precision, float_parts="fp32")
 
 
 def test_threads_are_passed_on():
