@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import IO, Self
 
 import numpy as np
@@ -23,10 +23,11 @@ from qzoo.errors import TargetError
 from qzoo.records import EngineRecord, decode, encode
 from qzoo.registry import Registry
 
-PAUSE_S = 0.05
-"""Before a turn: a runtime's threads spin for a while after a call, and would take the cores from another process.
+IDLE_S, IDLE_SHARE, LONGEST_S = 0.005, 0.1, 0.5
+"""A turn ends when its process takes less than a share of one core for so long; after the longest time anyhow.
 
-ONNX Runtime's do so for 30 ms: with a pause of 10 ms, OpenVINO's ResNet-50 took 12.0 ms behind it instead of 9.0.
+A runtime's threads spin for a while after a call, and would take the cores from another process. ONNX Runtime's do so
+for 30 ms: where the next turn began 10 ms after it, OpenVINO's ResNet-50 took 12.0 ms instead of 9.0.
 """
 WARM_S = 0.01
 """How long an engine is called before the call that counts: so long that its threads and caches are back."""
@@ -79,11 +80,12 @@ def serve(call: Callable[[], object], out: IO[str]) -> None:
     call()
     print(_READY, file=out, flush=True)
     for _ in sys.stdin:
-        sleep(PAUSE_S)
         _warm(call)
         start = perf_counter()
         call()
-        print((perf_counter() - start) * 1e3, file=out, flush=True)
+        elapsed = (perf_counter() - start) * 1e3
+        wait_until_idle()
+        print(elapsed, file=out, flush=True)
 
 
 def _warm(call: Callable[[], object]) -> None:
@@ -91,6 +93,16 @@ def _warm(call: Callable[[], object]) -> None:
     while True:
         call()
         if perf_counter() - began >= WARM_S:
+            return
+
+
+def wait_until_idle(used: Callable[[], float] = process_time) -> None:
+    """Return when the process's threads have stopped. `used` gives the seconds of all cores that they took so far."""
+    began = perf_counter()
+    while perf_counter() - began < LONGEST_S:
+        since, before = perf_counter(), used()
+        sleep(IDLE_S)
+        if used() - before < IDLE_SHARE * (perf_counter() - since):
             return
 
 

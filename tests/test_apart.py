@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from qzoo.apart import PAUSE_S, WARM_S, Apart, processes, turns
+from qzoo.apart import LONGEST_S, WARM_S, Apart, processes, turns, wait_until_idle
 from qzoo.errors import TargetError
 from qzoo.measure import wall
 
@@ -42,10 +43,21 @@ def test_a_turn_of_a_slow_engine_is_two_calls_after_one_at_the_start(tmp_path):
     assert min(times) >= WARM_S * 1e3
 
 
-def test_a_fast_engines_turn_begins_with_a_pause_and_lasts_until_it_is_warm(tmp_path):
+def test_a_fast_engine_is_called_until_it_is_warm(tmp_path):
     with processes({"a": command(tmp_path / "log")}) as found:
         elapsed = wall(found["a"])()
-    assert elapsed > (PAUSE_S + WARM_S) * 1e3
+    assert elapsed > WARM_S * 1e3
+
+
+def test_a_turn_waits_until_the_process_takes_no_more_of_the_cores():
+    readings = iter([0, 60, 120, 180, 240, 240])  # seconds: busy, busy, idle
+    wait_until_idle(lambda: next(readings))
+    assert not list(readings)
+
+
+def test_a_turn_does_not_wait_for_ever_for_a_process_that_is_never_idle():
+    readings = count(step=60)
+    assert wall(lambda: wait_until_idle(lambda: next(readings)))() > LONGEST_S * 1e3
 
 
 def test_each_engine_has_a_process_of_its_own_that_ends_with_the_context():

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qzoo.apart import PAUSE_S, WARM_S, Apart, turns
+from qzoo.apart import WARM_S, Apart, turns
 from qzoo.backends.cpu import cpu_name
 from qzoo.errors import AccuracyGateError, TargetError, TargetUnsupported, UsageError
 from qzoo.graph.groups import float_groups
@@ -249,7 +249,7 @@ def _tried(variant: _Variant, lowered: ir.Model, images: Images, reference: Outp
 def _key(variant: _Variant, lowered: ir.Model) -> str:
     plan = variant.plan
     threads, batch = os.cpu_count() or 1, plan.recipe.batch
-    timed = cpu_name(), threads, batch, PAUSE_S, WARM_S
+    timed = cpu_name(), threads, batch, WARM_S
     return digest_of((str(plan.target), plan.target.version, timed, _config(plan), serialize(lowered)))
 
 
