@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS = [f"peers-{model}" for model in ("resnet18", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")]
+MODELS = [f"peers-{model}" for model in ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")]
 
 
 def test_the_peer_table_is_the_kept_result():
