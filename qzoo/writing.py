@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -32,13 +33,15 @@ def writing(place: Path) -> Iterator[None]:
 def new_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well, and is removed when it doesn't.
 
-    Its content is on the disk before it has the name. Raises StoreError where it can't be written.
+    Its content is on the disk before it has the name. It is locked meanwhile, so that `left_over` knows it from one
+    whose process died. Raises StoreError where it can't be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
         temporary = Path(name)
         try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             os.fchmod(handle, mode)
             yield temporary
             os.fsync(handle)
@@ -52,3 +55,17 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises StoreError."""
     with new_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def left_over(folder: Path) -> list[Path]:
+    """The temporaries of `new_file` anywhere in a folder whose process died before it could remove them, sorted."""
+    return [path for path in sorted(folder.rglob(f"{TEMPORARY}*")) if path.is_file() and not _locked(path)]
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):  # not found: it just took its name, or was removed
+        return True
+    return False

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from qzoo.errors import StoreError
-from qzoo.writing import new_file, write_file, writing
+from qzoo.writing import left_over, new_file, write_file, writing
 
 
 def test_a_written_file_may_be_read_by_all_and_its_directories_are_made(tmp_path):
@@ -87,3 +89,32 @@ def test_a_failure_to_write_says_where_why_and_what_to_do(number, words):
         raise OSError(number, os.strerror(number))
     assert raised.value.exit_code == 1
     assert raised.value.__cause__.errno == number
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from qzoo.writing import new_file
+
+with new_file(Path(sys.argv[1])) as temporary:
+    print(temporary, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_file_that_is_being_written_is_left_over_once_its_process_is_dead(tmp_path):
+    command = [sys.executable, "-c", WRITER, tmp_path / "deep" / "file"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        temporary = Path(writer.stdout.readline().strip())
+        assert temporary.is_file()
+        assert left_over(tmp_path) == []
+        writer.kill()
+        writer.wait()
+    assert left_over(tmp_path) == [temporary]
+
+
+def test_whole_files_and_directories_are_not_left_over(tmp_path):
+    write_file(tmp_path / "file", b"data")
+    (tmp_path / ".tmp-folder").mkdir()
+    assert left_over(tmp_path) == []
+    assert left_over(tmp_path / "nowhere") == []

@@ -189,11 +189,12 @@ class Store:
         """Remove blobs and bundle directories that no tag reaches, and what killed processes left half-written.
 
         Safe beside processes that write: they and this wait for each other. A process that still reads a bundle which
-        was replaced or removed must have its files open. Downloads in the cache are not touched. With `dry_run` nothing
-        is removed, and the report is what would be.
+        was replaced or removed must have its files open. Whole files in the cache are not touched. With `dry_run`
+        nothing is removed, and the report is what would be.
         """
         with self._lock(), writing(self.home):
-            return collect(self.layout, self.home / "bundles", self.origins.folder, dry_run=dry_run)
+            bundles, origins = self.home / "bundles", self.origins.folder
+            return collect(self.layout, bundles, origins, self.cache, dry_run=dry_run)
 
     @property
     def cache(self) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qzoo.store.files import is_sha256
 from qzoo.store.layout import BUNDLE_ID, Layout
-from qzoo.writing import TEMPORARY
+from qzoo.writing import TEMPORARY, left_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class GcReport:
     freed_bytes: int
 
 
-def collect(layout: Layout, bundles: Path, origins: Path, *, dry_run: bool = False) -> GcReport:
+def collect(layout: Layout, bundles: Path, origins: Path, cache: Path, *, dry_run: bool = False) -> GcReport:
     """Remove blobs and bundle directories that index.json doesn't lead to, and every temporary.
 
-    The caller holds the lock under which all writers write: so whoever made a temporary that is there is dead, and
-    a blob that nothing reaches is nobody's half-done work. Files of any other name are left alone, those in `origins`
-    too. With `dry_run` nothing is removed, and the report is what would be.
+    The caller holds the lock under which all writers write but those to the cache: so whoever made a temporary that is
+    there is dead, and a blob that nothing reaches is nobody's half-done work; in `cache`, those go that no process
+    holds. Files of any other name are left alone. With `dry_run` nothing is removed, and the report is what would be.
 
     Raises IntegrityError, before anything is removed, where what the index leads to can't be read.
     """
@@ -41,6 +41,7 @@ def collect(layout: Layout, bundles: Path, origins: Path, *, dry_run: bool = Fal
     temporaries = [
         path for place in (bundles, origins, layout.blobs, layout.root) for path in place.glob(f"{TEMPORARY}*")
     ]
+    temporaries += left_over(cache)
     idle = [*idle_bundles, *temporaries, *idle_blobs]
     report = GcReport(
         blobs=len(idle_blobs), bundles=len(idle_bundles), temporaries=len(temporaries), freed_bytes=freed_by(idle)

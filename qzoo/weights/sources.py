@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from qzoo.errors import IntegrityError, SpecError, WeightsUnavailable
 from qzoo.records import file_digest
 from qzoo.spec import ModelSpec, WeightSource
 from qzoo.weights.checkpoint import PICKLED, SAFETENSORS
-from qzoo.writing import writing
+from qzoo.writing import new_file
 
 if TYPE_CHECKING:
     from requests import Response
@@ -70,8 +68,27 @@ def download(url: str, sha256: str, cache: Path, progress: Progress | None = Non
     An unreachable host is given up on well within 15 s. Nothing is left under the final name until all is there.
     Raises WeightsUnavailable, IntegrityError, or StoreError where `cache` can't be written.
     """
-    with writing(cache):
-        return _fetched(url, sha256, cache, progress, ways_out)
+    import requests
+
+    target = cache / _cached_name(url, sha256)
+    with new_file(target) as part:
+        try:
+            with part.open("wb") as file, reach(url, ways_out) as response:
+                size = response.headers.get("Content-Length")
+                total, done, digest = int(size) if size else None, 0, hashlib.sha256()
+                for piece in response.iter_content(1 << 20):
+                    file.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    if progress:
+                        progress(done, total)
+        except requests.RequestException as error:
+            raise WeightsUnavailable(f"weights: the download of {url} broke off: {error}; {ways_out}") from error
+        if not digest.hexdigest().startswith(sha256.lower()):
+            raise IntegrityError(
+                f"weights: {url} gave {done} bytes with SHA-256 {digest.hexdigest()}, expected {sha256}...; try again"
+            )
+    return target
 
 
 def ways_out_of(spec: ModelSpec) -> str:
@@ -116,35 +133,6 @@ def _cached_name(url: str, sha256: str) -> str:
     """The file's own name, with the digest's prefix in it as torchvision's have it, so that it is found by that."""
     name = Path(url.rpartition("/")[2])
     return name.name if name.stem.endswith(f"-{sha256}") else f"{name.stem}-{sha256}{name.suffix}"
-
-
-def _fetched(url: str, sha256: str, cache: Path, progress: Progress | None, ways_out: str) -> Path:
-    import requests
-
-    cache.mkdir(parents=True, exist_ok=True)
-    target = cache / _cached_name(url, sha256)
-    handle, name = tempfile.mkstemp(dir=cache, prefix=target.name, suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file, reach(url, ways_out) as response:
-            size = response.headers.get("Content-Length")
-            total, done, digest = int(size) if size else None, 0, hashlib.sha256()
-            for piece in response.iter_content(1 << 20):
-                file.write(piece)
-                digest.update(piece)
-                done += len(piece)
-                if progress:
-                    progress(done, total)
-        if not digest.hexdigest().startswith(sha256.lower()):
-            raise IntegrityError(
-                f"weights: {url} gave {done} bytes with SHA-256 {digest.hexdigest()}, expected {sha256}...; try again"
-            )
-        part.replace(target)
-    except requests.RequestException as error:
-        raise WeightsUnavailable(f"weights: the download of {url} broke off: {error}; {ways_out}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
 
 
 def reach(url: str, ways_out: str) -> Response:

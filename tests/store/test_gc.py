@@ -21,6 +21,7 @@ from small_bundles import make_bundle
 
 from qzoo.errors import IntegrityError, NoMatchError, StoreError
 from qzoo.store import GcReport, Reference, Store
+from qzoo.writing import new_file
 
 NOTHING = GcReport(blobs=0, bundles=0, temporaries=0, freed_bytes=0)
 
@@ -133,7 +134,7 @@ def test_files_that_are_not_the_stores_are_left_alone(store, put):
         store.home / "bundles" / "notes.txt",
         store.home / "bundles" / "experiment" / "manifest.json",
         store.home / "store" / "blobs" / "sha256" / "README",
-        store.home / "cache" / ".tmp-download",
+        store.home / "cache" / "download",
     ]
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +214,17 @@ def test_what_a_killed_process_left_half_written_is_removed(store, writer):
     assert report.blobs >= 4
     assert left_behind(store) == []
     assert blobs(store) == set()
+
+
+def test_in_the_cache_goes_what_a_killed_process_left_and_stays_what_a_living_one_writes(store):
+    whole, dead = store.cache / "net-0123abcd.pth", store.cache / "images" / ".tmp-dead"
+    dead.parent.mkdir(parents=True)
+    whole.write_bytes(b"weights")
+    dead.write_bytes(b"half")
+    with new_file(store.cache / "images" / "new.npz") as living:
+        assert store.gc(dry_run=True).freed_bytes == len(b"half")
+        assert store.gc().temporaries == 1
+        assert [path.exists() for path in (whole, dead, living)] == [True, False, True]
 
 
 def test_reading_waits_for_no_writer_but_checking_out_does(store, put, monkeypatch):

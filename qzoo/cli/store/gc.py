@@ -35,8 +35,8 @@ class GcObject:
 def command(cache: bool, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001 - click's flags
     """Remove what nothing names any more: replaced and forgotten engines, and what killed processes left.
 
-    Waits for builds that are just being stored, and leaves the cache alone unless --cache is given; don't give it while
-    a build downloads.
+    Waits for builds that are just being stored, and leaves what is whole in the cache alone unless --cache is given;
+    don't give it while a build downloads.
 
     \b
     Examples:
