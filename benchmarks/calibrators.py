@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from qzoo.measure import latency_ratio, timings, wall
 from qzoo.pipeline import Options, make_plan
-from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.forward import batches_of, few
 from qzoo.pipeline.images import read_calibration
 from qzoo.pipeline.network import load_network
 from qzoo.pipeline.progress import Silent
@@ -120,14 +120,14 @@ def _activations() -> dict[str, torch.Tensor]:
     with TemporaryDirectory(prefix="qzoo-calibrators-") as cache:
         plan = make_plan(Options(model="resnet20", target="onnxruntime"), Registry.load(), Path(cache))
         images = read_calibration(plan, Silent())
-        network = load_network(plan.spec, plan.weights, next(batches_of(images))).network
+        network = load_network(plan.spec, plan.weights, few(images)).network
     quantized = insert_quantizers(network, plan.spec, plan.recipe)
     calibrate_weights(quantized)
     seen: dict[str, list[torch.Tensor]] = {path: [] for path in ACTIVATIONS}
     for path, kept in seen.items():
         _keep_inputs(quantized.get_submodule(path), kept)
     with torch.no_grad():
-        for batch in batches_of(images):
+        for batch in batches_of(images.images):
             quantized(batch)
     return {f"resnet20 {path.removesuffix('_quantizer')}": torch.cat(kept) for path, kept in seen.items()}
 

@@ -17,7 +17,7 @@ from qzoo.measure import accuracy, decide, sqnr_db
 from qzoo.pipeline.assemble import build_engine, serialize
 from qzoo.pipeline.autotune import autotune
 from qzoo.pipeline.build import facts_of
-from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.forward import few
 from qzoo.pipeline.network import load_network
 from qzoo.pipeline.plan import Options, Plan, make_plan
 from qzoo.pipeline.prepare import Prepared, prepare
@@ -27,6 +27,8 @@ from qzoo.registry import Registry
 from qzoo.store import Store
 
 RUNTIMES = ("onnxruntime", "openvino")
+BATCH = 16
+"""Images at a time that the peers calibrate with."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def open_zoo(model: str, folder: Path, samples: int) -> Zoo:
 
 def peers(zoo: Zoo) -> list[Candidate]:
     """The peers' engines, float and INT8, with their fidelity."""
-    images = [batch.numpy() for batch in batches_of(zoo.prepared.calibration)]
+    calibration = zoo.prepared.calibration.images
+    images = [calibration[i : i + BATCH] for i in range(0, len(calibration), BATCH)]
     graph = str(zoo.float_graph)
     made = [
         Candidate("ort fp32", "ort", graph, "onnxruntime", ours=False),
@@ -151,7 +154,7 @@ def _judged(candidate: Candidate, zoo: Zoo) -> Candidate | None:
 
 
 def _exported(zoo: Zoo) -> str:
-    network = load_network(zoo.plan.spec, zoo.plan.weights, next(batches_of(zoo.prepared.calibration))).network
+    network = load_network(zoo.plan.spec, zoo.plan.weights, few(zoo.prepared.calibration)).network
     example = torch.from_numpy(zoo.prepared.held_out.images[:2])
     batch = torch.export.Dim("N", min=1, max=64)
     out = zoo.folder / "float.pt2"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import PurePath
+from importlib.util import find_spec
+from pathlib import Path
 from random import Random
 
 from PIL import Image, ImageOps
-from sklearn.datasets import load_sample_images
 
+from qzoo.errors import DataUnavailable
 from qzoo.hookspecs import Sample, Split
 
 CROPS = 512
@@ -46,11 +47,7 @@ class Photos:
     classes = None
 
     def __init__(self) -> None:
-        bunch = load_sample_images()
-        self._photos = {
-            PurePath(file).stem: Image.fromarray(pixels)
-            for file, pixels in zip(bunch.filenames, bunch.images, strict=True)
-        }
+        self._photos = {path.stem: _pixels(path) for path in sorted(_folder().glob("*.jpg"))}
         self._crops: dict[Split, dict[str, Crop]] = {
             "calibration": self._choose("calibration"),
             "held-out": self._choose("held-out"),
@@ -90,6 +87,19 @@ class Photos:
         box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
         image = self._photos[crop.photo].crop(box)
         return ImageOps.mirror(image) if crop.mirrored else image
+
+
+def _folder() -> Path:
+    """Where scikit-learn has its photographs. It isn't imported for them, which takes a second."""
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise DataUnavailable("photos: scikit-learn, whose photographs they are, isn't installed; reinstall qzoo")
+    return Path(found.origin).parent / "datasets" / "images"
+
+
+def _pixels(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _digest(image: Image.Image) -> str:

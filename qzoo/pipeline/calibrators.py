@@ -40,12 +40,12 @@ def calibrate_plan(
     if own != AUTO:
         solver(own)  # a wrong name is no reason to wait for a pass over the data
     calibrate_weights(quantized)
-    progress.stage(f"calibrating ({own})", steps(len(calibration.images)))
-    statistics = collect(quantized, tracked(batches_of(calibration), progress))
+    progress.stage(f"calibrating ({own})", steps(calibration.images))
+    statistics = collect(quantized, tracked(batches_of(calibration.images), progress))
     if not plan.compared:
         return Calibrated(table=solve(quantized, statistics, own, digest))
     compared = read_compared(plan, progress)
-    progress.stage("float reference of the calibrators", steps(len(compared.images)))
+    progress.stage("float reference of the calibrators", steps(compared.images))
     reference = forward(network, compared.images, plan.spec.outputs, progress)
     names = COMPARED_CALIBRATORS if own in (AUTO, *COMPARED_CALIBRATORS) else (*COMPARED_CALIBRATORS, own)
     trials = tuple(_trial(name, quantized, statistics, plan, compared, reference, progress) for name in names)
@@ -68,7 +68,7 @@ def _trial(
     progress: Progress,
 ) -> CalibratorTrial:
     solve(quantized, statistics, name, "")
-    progress.stage(f"comparing calibrators ({name})", steps(len(compared.images)))
+    progress.stage(f"comparing calibrators ({name})", steps(compared.images))
     outputs = forward(quantized, compared.images, plan.spec.outputs, progress)
     decision, labels = plan.spec.decision, compared.labels if plan.trained else None
     return CalibratorTrial(

@@ -88,12 +88,12 @@ def evaluate_network(plan: Plan, sampling: Sampling, progress: Progress) -> Eval
     """Run a plan's float network in PyTorch over the held-out samples of its dataset. Raises as `evaluate_engine`."""
     import torch
 
-    from qzoo.pipeline.forward import batches_of
+    from qzoo.pipeline.forward import few
     from qzoo.pipeline.images import read_calibration
     from qzoo.pipeline.network import load_network
 
     calibration = read_calibration(plan, progress)
-    network = load_network(plan.spec, plan.weights, next(batches_of(calibration))).network
+    network = load_network(plan.spec, plan.weights, few(calibration)).network
 
     def score(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

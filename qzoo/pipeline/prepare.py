@@ -14,7 +14,7 @@ from torch import nn
 from qzoo.errors import CalibrationError
 from qzoo.export import export, export_with_float
 from qzoo.pipeline.calibrators import Calibrated, calibrate_plan
-from qzoo.pipeline.forward import BATCH, Outputs, batches_of, fast_layout, forward, laid_out, steps
+from qzoo.pipeline.forward import Outputs, fast_layout, few, forward, laid_out, steps
 from qzoo.pipeline.images import Images, read_calibration, read_held_out
 from qzoo.pipeline.network import LoadedNetwork, load_network, load_ranges
 from qzoo.pipeline.plan import Plan
@@ -57,7 +57,7 @@ class Prepared:
         """The layers with the worst SQNR, each quantized alone."""
         if self.quantized is None:
             return []
-        return layer_errors(self.quantized, torch.from_numpy(self.held_out.images[:BATCH]))[:count]
+        return layer_errors(self.quantized, few(self.held_out))[:count]
 
 
 def prepare(plan: Plan, progress: Progress) -> Prepared:
@@ -65,9 +65,9 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
     spec, clocked = plan.spec, Clocked(progress)
     calibration, held_out = read_calibration(plan, clocked), read_held_out(plan, clocked)
     clocked.stage("loading weights")
-    loaded = load_network(spec, plan.weights, next(batches_of(calibration)))
+    loaded = load_network(spec, plan.weights, few(calibration))
     network = loaded.network
-    clocked.stage("float reference", steps(len(plan.held_out)))
+    clocked.stage("float reference", steps(held_out.images))
     layout = fast_layout(network, calibration.images)
     with laid_out(network, layout):
         float_outputs = forward(network, held_out.images, spec.outputs, clocked)
@@ -88,7 +88,7 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
         )
     quantized, calibrated = _quantize(loaded, plan, calibration, layout, clocked)
     _check_finite(float_outputs, spec)  # after calibration, which can name the layer that it begins in
-    clocked.stage("fake-quantized reference", steps(len(plan.held_out)))
+    clocked.stage("fake-quantized reference", steps(held_out.images))
     with laid_out(quantized, layout):
         fake_quantized = forward(quantized, held_out.images, spec.outputs, clocked)
     clocked.stage("exporting the portable graph")

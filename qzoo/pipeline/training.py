@@ -18,7 +18,7 @@ from qzoo import weights as weights_module
 from qzoo.errors import DataUnavailable, TrainingDiverged, UsageError, WeightsMismatch
 from qzoo.pipeline.calibrators import calibrate_plan
 from qzoo.pipeline.datasets import open_dataset
-from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.forward import few
 from qzoo.pipeline.images import read_calibration
 from qzoo.pipeline.network import load_network, load_ranges, make_network
 from qzoo.pipeline.plan import COMPARE, Options, make_plan
@@ -294,7 +294,7 @@ def _calibrated(
             f"are sha256:{plan.weights.record.sha256}; give the file with --weights"
         )
     images = read_calibration(plan, data.progress)
-    loaded = load_network(entry.spec, plan.weights, next(batches_of(images)))
+    loaded = load_network(entry.spec, plan.weights, few(images))
     before = {"float": score(loaded.network, held_out, entry.spec.decision)}
     quantized = insert_quantizers(loaded.network, entry.spec, plan.recipe, trainable=True)
     if plan.recipe.calibrator == TRAINED:

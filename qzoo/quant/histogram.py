@@ -23,8 +23,8 @@ BINS = 8192
 """At least half of the bins lie below the largest value seen, so an amax is resolved to 1/4096 of it."""
 MIN_EXPONENT = -100
 """The histogram never covers less than [0, 2^-100), so that a bin is as wide as a normal float32."""
-_PIECE = 2**15
-"""Elements counted at a time: 128 KiB, which stay in a core's cache, and too few for PyTorch to start threads for."""
+_PIECE = 2**17
+"""Elements counted at a time: few enough to stay in a core's caches, and work enough for a thread to be woken for."""
 
 
 class Collector:
@@ -63,11 +63,7 @@ class Collector:
             made.counts[0] = values.numel()
             return made
         made.exponent = _exponent_of(made.max)
-        factor = BINS * 2.0**-made.exponent
-        shares = torch.chunk(values, min(torch.get_num_threads(), -(-values.numel() // _PIECE)))
-        with ThreadPoolExecutor(len(shares)) as threads:
-            for counts in threads.map(_counted, shares, repeat(factor)):
-                made.counts += counts
+        made.counts = _counted(values, BINS * 2.0**-made.exponent)
         return made
 
     def merge(self, other: Collector) -> None:
@@ -121,17 +117,33 @@ def _as_stored(x: Tensor) -> Tensor:
 
 
 def _counted(values: Tensor, factor: float) -> Tensor:
-    """The sum of `_binned` over all pieces."""
+    """How many of |values| * factor lie in [i, i + 1), for every bin i. Exact where factor is a power of 2.
+
+    torch.bincount runs on one core only, so each core has a thread that counts a share of the values.
+    """
+    cores = torch.get_num_threads()
+    if values.numel() <= _PIECE or cores == 1 or values.device.type != "cpu":
+        return _counted_here(values, factor)
+    share, *shares = torch.chunk(values, cores)
+    torch.set_num_threads(1)  # or each thread's operators would start threads of their own
+    try:
+        with ThreadPoolExecutor(len(shares)) as threads:
+            others = threads.map(_counted_here, shares, repeat(factor))
+            return sum(others, start=_counted_here(share, factor))
+    finally:
+        torch.set_num_threads(cores)
+
+
+def _counted_here(values: Tensor, factor: float) -> Tensor:
+    """`_counted` on the calling thread, in buffers that every piece is put in."""
     counts = torch.zeros(BINS, dtype=torch.int64)
+    scaled = values.new_empty(min(_PIECE, values.numel()))
+    bins = torch.empty_like(scaled, dtype=torch.int32)
     for piece in torch.split(values, _PIECE):
-        counts += _binned(piece, factor)
+        n = piece.numel()
+        torch.abs(piece, out=scaled[:n]).mul_(factor)
+        counts += torch.bincount(bins[:n].copy_(scaled[:n]), minlength=BINS).to("cpu")
     return counts
-
-
-def _binned(piece: Tensor, factor: float) -> Tensor:
-    """How many of |x| * factor lie in [i, i + 1), for every bin i. Exact where factor is a power of 2."""
-    bins = piece.abs().mul_(factor).to(torch.int32)
-    return torch.bincount(bins, minlength=BINS).to("cpu")
 
 
 def _exponent_of(value: float) -> int:

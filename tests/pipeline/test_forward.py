@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qzoo.errors import SpecError
-from qzoo.pipeline.forward import fast_layout, forward, laid_out
+from qzoo.pipeline.forward import batches_of, fast_layout, forward, laid_out, steps
 from qzoo.pipeline.progress import Silent
 
 IMAGES = np.random.default_rng(0).normal(size=(37, 3, 8, 8)).astype(np.float32)
@@ -80,3 +80,12 @@ def test_a_network_with_a_tensor_of_five_axes_is_laid_out_too(network):
     with laid_out(network, torch.channels_last):
         assert network.conv.weight.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(network.volume, volume)
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 64), (112, 32), (224, 8), (299, 4), (1024, 2)])
+def test_a_pass_takes_more_images_the_smaller_they_are(side, size):
+    images = np.zeros((67, 1, side, side), np.float32)
+    batches = batches_of(images)
+    assert {len(batch) for batch in batches[:-1]} == {size}
+    assert sum(map(len, batches)) == 67
+    assert steps(images) == len(batches)

@@ -16,7 +16,7 @@ from qzoo.export import export
 from qzoo.measure import sqnr_db, top1_agreement
 from qzoo.pipeline import Options, make_plan
 from qzoo.pipeline.assemble import serialize
-from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.forward import batches_of, few
 from qzoo.pipeline.images import read_calibration, read_held_out
 from qzoo.pipeline.network import load_network
 from qzoo.pipeline.progress import Silent
@@ -40,17 +40,18 @@ def trained(images):
     """resnet20 after a few steps with fake quantization, some gammas zero, tiny or negative; in eval mode."""
     plan, calibration, _ = images
     torch.manual_seed(0)
-    network = load_network(plan.spec, plan.weights, next(batches_of(calibration))).network
+    network = load_network(plan.spec, plan.weights, few(calibration)).network
     with torch.no_grad():
         for path in BROKEN:
             network.get_submodule(path).weight[3].neg_()
     quantized = insert_quantizers(network, plan.spec, plan.recipe, trainable=True)
-    calibrate(quantized, batches_of(calibration), plan.recipe.calibrator, "")
+    calibrate(quantized, batches_of(calibration.images), plan.recipe.calibrator, "")
     optimizer = torch.optim.SGD(quantized.parameters(), lr=0.01, momentum=0.9)
+    batches = torch.from_numpy(calibration.images).split(16)
     labels = torch.from_numpy(calibration.labels).split(16)
     quantized.train()
     for _ in range(5):
-        for batch, truth in zip(batches_of(calibration), labels, strict=True):
+        for batch, truth in zip(batches, labels, strict=True):
             optimizer.zero_grad()
             F.cross_entropy(quantized(batch), truth).backward()
             optimizer.step()

@@ -96,6 +96,7 @@ def test_the_number_of_threads_does_not_matter(threads):
     torch.set_num_threads(threads)
     try:
         collector = collected(values)
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     places = (np.abs(values) / collector.width).astype(np.int64)  # exact: the width is a power of two

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 import qzoo.quant.toolkit  # noqa: F401 - imports the toolkit without its warnings
 from qzoo.errors import CalibrationError, UnknownName, UsageError
 from qzoo.pipeline import Options, make_plan
-from qzoo.pipeline.forward import batches_of
+from qzoo.pipeline.forward import batches_of, few
 from qzoo.pipeline.images import read_calibration
 from qzoo.pipeline.network import load_network
 from qzoo.pipeline.progress import Silent
@@ -84,10 +84,10 @@ def activations(registry, tmp_path_factory) -> Statistics:
     """What resnet20's quantizers saw of 64 digits."""
     plan = make_plan(Options(model="resnet20", target="onnxruntime"), registry, tmp_path_factory.mktemp("cache"))
     images = read_calibration(plan, Silent())
-    network = load_network(plan.spec, plan.weights, next(batches_of(images))).network
+    network = load_network(plan.spec, plan.weights, few(images)).network
     quantized = insert_quantizers(network, plan.spec, plan.recipe)
     calibrate_weights(quantized)
-    return collect(quantized, batches_of(images))
+    return collect(quantized, batches_of(images.images))
 
 
 DISTRIBUTIONS = pytest.mark.parametrize("name", ["Gaussian", "Laplace", "ReLU'd", "bimodal", "heavy-tailed"])
