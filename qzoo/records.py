@@ -317,7 +317,7 @@ class Measurement:
     fidelity: Fidelity | None  # engine against the float model
     export_fidelity: Fidelity | None  # portable graph against the fake-quantized network
     engine_fidelity: Fidelity | None  # engine against its lowered graph
-    lowering_cost_db: float | None
+    lowering_cost_db: float | None  # SQNR to the float network: the fake-quantized one's less the lowered graph's
     data: str
     notes: tuple[str, ...] = ()
     calibrators: tuple[CalibratorTrial, ...] = ()  # where they were compared

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from qzoo.pipeline.images import Images
     from qzoo.pipeline.prepare import Prepared
 
+UNLABELLED = 16
+"""Held-out images without labels that the portable graph is compared on. With labels its decision on each is."""
+
 
 def build(
     model: str,
@@ -152,7 +155,7 @@ def build_one(
     graphs = prepared[key]
     images = graphs.held_out.images
     facts, clocked = facts_of(plan), Clocked(progress)
-    export_fidelity, portable_outputs = _check_export(plan, graphs, clocked)
+    export_fidelity = _check_export(plan, graphs, clocked)
     engine = assemble(
         graphs.portable,
         plan.recipe,
@@ -181,13 +184,13 @@ def build_one(
         candidates=candidates,
         seconds={**graphs.seconds, **clocked.seconds()},
         export_fidelity=export_fidelity,
-        lowering_cost_db=round(
-            worst_sqnr_db(graphs.float_outputs, portable_outputs)
+        lowering_cost_db=None
+        if graphs.fake_quantized_outputs is None
+        else round(
+            worst_sqnr_db(graphs.float_outputs, graphs.fake_quantized_outputs)
             - worst_sqnr_db(graphs.float_outputs, engine.lowered_outputs),
             3,
-        )
-        if plan.recipe.quantized
-        else None,
+        ),
     )
     # an engine that didn't run is held to what its lowered graph loses
     judged = replace(
@@ -200,17 +203,24 @@ def build_one(
     return _store(plan, graphs, engine, measurement, store)
 
 
-def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> tuple[Fidelity, Outputs]:
+def _check_export(plan: Plan, graphs: Prepared, progress: Progress) -> Fidelity:
     """The portable graph, unoptimized, against the network it was exported from. Raises AccuracyGateError."""
     progress.stage("portable graph in onnxruntime, unoptimized")
-    outputs = run_reference(serialize(graphs.portable), graphs.held_out.images)
-    network, decision, quantization = graphs.float_outputs, plan.spec.decision, None
+    images, labels = graphs.held_out.images, graphs.held_out.labels
+    compared = len(images) if labels is not None else UNLABELLED
+    outputs = run_reference(serialize(graphs.portable), images[:compared])
+    network, decision, quantization = _first(compared, graphs.float_outputs), plan.spec.decision, None
     if graphs.fake_quantized_outputs is not None:
-        quantization = fidelity(network, graphs.fake_quantized_outputs, decision, trained=plan.trained)
-        network = graphs.fake_quantized_outputs
+        fake_quantized = _first(compared, graphs.fake_quantized_outputs)
+        quantization = fidelity(network, fake_quantized, decision, trained=plan.trained)
+        network = fake_quantized
     found = fidelity(network, outputs, decision, trained=plan.trained)
     check_export(found, quantization, plan.recipe.tolerances, plan.spec.name)
-    return found, outputs
+    return found
+
+
+def _first(count: int, outputs: Outputs) -> Outputs:
+    return {name: array[:count] for name, array in outputs.items()}
 
 
 def facts_of(plan: Plan) -> Facts:
