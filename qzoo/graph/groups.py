@@ -88,8 +88,9 @@ def _gate(multiply: ir.Node) -> list[ir.Node]:
             if node is None or node in found:
                 continue
             found.append(node)
-            reached |= node.op_type in _GLOBAL
-            queue += [] if node.op_type in _GLOBAL else list(node.inputs)
+            pools = _pools_globally(node)
+            reached |= pools
+            queue += [] if pools else list(node.inputs)
             if len(found) > _LONGEST_GATE:
                 break
         else:
@@ -98,7 +99,14 @@ def _gate(multiply: ir.Node) -> list[ir.Node]:
     return []
 
 
-_GLOBAL = {"GlobalAveragePool", "GlobalMaxPool"}
+def _pools_globally(node: ir.Node) -> bool:
+    """Whether it takes the average or the maximum of each channel of (N, C, H, W), which the exporter has two forms of."""
+    if node.op_type in {"GlobalAveragePool", "GlobalMaxPool"}:
+        return True
+    axes = constant(node.inputs[1]) if node.op_type in {"ReduceMean", "ReduceMax"} and len(node.inputs) > 1 else None
+    return axes is not None and {int(axis) % 4 for axis in axes.ravel()} == {2, 3}
+
+
 _LONGEST_GATE = 40
 """Nodes, quantizers included: CBAM's channel attention has about 30. More is no gate but the network before it."""
 

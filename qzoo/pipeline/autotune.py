@@ -88,9 +88,9 @@ def autotune(
 
     That is the fastest that passes the accuracy gate; of those as fast within 1 % an INT8 one, and of these the one
     with the largest SQNR. "quick" tries each runtime's recipe, one summand of an add or none quantized, each group of
-    `float_groups` in float, the recipe's `float_modules` quantized, both of these with float parts in fp32, and the
-    float precisions; "full" all combinations of these. Latencies in `options.timing_cache` are used, others are
-    measured and kept there. Raises a QzooError.
+    `float_groups` in float, the recipe's `float_modules` quantized, alone and with each group in float, both recipes
+    with float parts in fp32, and the float precisions; "full" all combinations of these. Latencies in
+    `options.timing_cache` are used, others are measured and kept there. Raises a QzooError.
     """
     shown, cache = progress or Silent(), TimingCache.read(options.timing_cache)
     plans = _plans(options, registry, store, shown)
@@ -158,8 +158,8 @@ def _variants(plan: Plan, graphs: Prepared, level: str) -> Iterator[_Variant]:
     parts = _float_parts(plan)
     if level == "quick":
         subsets = [(), *((name,) for name in groups), *([("depthwise", "gates")] if _both(groups) else [])]
-        choices = [*((subset, "", "", "") for subset in subsets), *(((), name, "", "") for name in roles if name)]
-        choices += [((), "", left, part) for left, part in product(kept, parts) if left or part]
+        choices = [*product(subsets, [""], kept, [""]), *(((), name, "", "") for name in roles if name)]
+        choices += [((), "", left, part) for left, part in product(kept, parts) if part]
     else:
         subsets = [chosen for size in range(len(groups) + 1) for chosen in combinations(groups, size)]
         choices = [*product(subsets, roles, kept, parts)]

@@ -70,6 +70,18 @@ def test_each_group_is_found_by_what_its_modules_do(portable):
     }
 
 
+@pytest.mark.parametrize("maximum", ["GlobalMaxPool (b)", "ReduceMax <keepdims = 1> (b, axes)"])
+def test_attention_over_channels_from_their_average_and_maximum_is_a_gate(parse, maximum):
+    text = NETWORK.replace("h = HardSigmoid (g0)", f"k = {maximum}\n  g1 = Add (g0, k)\n  h = HardSigmoid (g1)")
+    portable = canonicalize(parse(text, axes=np.array([2, 3]), **arrays()))
+    assert set(float_groups(portable)["gates"]) == {"pool", "fc1", "fc2", "mul"}
+
+
+def test_a_maximum_over_channels_is_no_gate(parse):
+    text = NETWORK.replace("p = GlobalAveragePool (p_q)", "p = ReduceMax <keepdims = 1> (p_q, axes)")
+    assert "gates" not in float_groups(canonicalize(parse(text, axes=np.array([1]), **arrays())))
+
+
 def test_a_product_of_two_branches_is_no_gate(parse):
     text = f"""
     g (float[N,2,3,3] x) => (float[N,2,3,3] y) {{
