@@ -100,7 +100,7 @@ def _gate(multiply: ir.Node) -> list[ir.Node]:
 
 
 def _pools_globally(node: ir.Node) -> bool:
-    """Whether it takes the average or the maximum of each channel of (N, C, H, W), which the exporter has two forms of."""
+    """Whether it takes the average or the maximum of each channel of (N, C, H, W); the exporter has two forms of it."""
     if node.op_type in {"GlobalAveragePool", "GlobalMaxPool"}:
         return True
     axes = constant(node.inputs[1]) if node.op_type in {"ReduceMean", "ReduceMax"} and len(node.inputs) > 1 else None
