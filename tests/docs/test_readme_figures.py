@@ -12,21 +12,23 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS = [f"peers-{model}" for model in ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")]
+XEON = [f"peers-{model}" for model in ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mfcnn")]
+EPYC = [f"peers-epyc-{model}" for model in ("resnet18", "mobilenet_v3_large", "mfcnn")]
 
 
-def test_the_peer_table_is_the_kept_result():
-    command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "--markdown", *MODELS]
+@pytest.mark.parametrize("results", [XEON, EPYC], ids=["Xeon", "EPYC"])
+def test_a_peer_table_is_the_kept_results(results):
+    command = [sys.executable, str(ROOT / "benchmarks/peers.py"), "--markdown", *results]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.strip() in README
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*XEON, *EPYC])
 def test_the_kept_result_names_its_command_versions_and_cpu(name):
     kept = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
     assert kept["command"].startswith("python benchmarks/peers.py")
     assert {"onnxruntime", "openvino", "nncf", "torch"} <= kept["versions"].keys()
-    assert kept["cpu"]
+    assert ("EPYC" in kept["cpu"]) == (name in EPYC)
 
 
 @pytest.mark.parametrize("model", ["resnet20", "mfcnn"])
