@@ -122,9 +122,10 @@ def _counted(values: Tensor, factor: float) -> Tensor:
     torch.bincount runs on one core only, so each core has a thread that counts a share of the values.
     """
     cores = torch.get_num_threads()
-    if values.numel() <= _PIECE or cores == 1 or values.device.type != "cpu":
+    count = min(cores, -(-values.numel() // _PIECE))  # a smaller share isn't worth a thread
+    if count == 1 or values.device.type != "cpu":
         return _counted_here(values, factor)
-    share, *shares = torch.chunk(values, cores)
+    share, *shares = torch.chunk(values, count)
     torch.set_num_threads(1)  # or each thread's operators would start threads of their own
     try:
         with ThreadPoolExecutor(len(shares)) as threads:
