@@ -73,6 +73,15 @@ def test_the_portable_graph_decides_as_the_fake_quantized_network_on_every_held_
     assert bundle.measurement.export_fidelity.samples == 360
 
 
+def test_without_labels_the_portable_graph_is_compared_on_16_of_the_64_held_out_images(registry, tmp_path):
+    options = Options(model="resnet20", target="onnxruntime", data="photos", calib_samples=16)
+    store = Store(tmp_path)
+    (built,) = build_all([make_plan(options, registry, tmp_path / "cache")], store)
+    assert built.measurement.fidelity.samples == 64
+    assert built.measurement.export_fidelity.samples == 16
+    assert built.measurement.export_fidelity.sqnr_db >= 35
+
+
 def test_the_engine_stays_within_35_db_of_its_lowered_graph(bundle, built_home, held_out):
     images, _ = held_out
     reference = unoptimized(bundle.path / "lowered.onnx").run(None, {"input": images})[0].astype(np.float64)
